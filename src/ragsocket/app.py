@@ -1,0 +1,203 @@
+"""The whole assembly: `create_app` puts engine, history, runner and doors together."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from ragsocket import __version__
+from ragsocket.engine.base import Engine
+from ragsocket.engine.late import LateEngine
+from ragsocket.errors import RequestError
+from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.ids import new_reference_id
+from ragsocket.responses.history import History
+from ragsocket.responses.runner import Runner
+from ragsocket.settings import Settings
+from ragsocket.transports import questions, websocket
+from ragsocket.transports.guard import Guard
+from ragsocket.transports.stream import error_response
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+
+log = logging.getLogger("ragsocket.app")
+
+OWNER = "local"
+"""Who everything belongs to as long as nobody authenticates."""
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    llm: LLM | None = None,
+    embed_model: BaseEmbedding | None = None,
+    engine: Engine | None = None,
+) -> FastAPI:
+    """Assemble the application.
+
+    Args:
+        settings: the operator's choices; None reads environment and `ragsocket.toml`.
+        llm: any LlamaIndex LLM to use in place of `settings.llm_url`.
+        embed_model: any LlamaIndex embedding to use in place of `settings.embed_url`.
+        engine: an engine of your own in place of everything that this package would load.
+
+    Raises:
+        ConfigError: the settings cannot work; the message names the fix.
+    """
+    settings = settings or Settings()
+    settings.check()
+    guard = Guard.of(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        answering = engine or LateEngine(settings, llm=llm, embed_model=embed_model)
+        async with (
+            History.open(settings.history_url, lease=secrets.token_hex(8)) as history,
+            _background() as tasks,
+            Runner.open(
+                answering,
+                history,
+                commit_timeout_s=settings.commit_timeout_s,
+                max_output_tokens=settings.max_output_tokens,
+                search=settings.search == "auto",
+                similarity_top_k=settings.similarity_top_k,
+            ) as runner,
+        ):
+            app.state.runner = runner
+            if isinstance(answering, LateEngine):
+                # The port is open while the heavy imports and the first ingestion go on.
+                tasks.start_soon(answering.load)
+            yield
+
+    app = FastAPI(
+        title="ragsocket",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.connections = websocket.Connections()
+
+    async def let_in(request: Request) -> None:
+        guard.check(request)
+
+    doors = APIRouter(dependencies=[Depends(let_in)])
+    doors.include_router(_operations())
+    doors.include_router(questions.router(OWNER))
+    app.include_router(doors)
+    _add_sockets(app, guard)
+    _add_error_answers(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Response-Id"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[TaskGroup]:
+    """Own the tasks that live as long as the application, and end them with it."""
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        tasks.cancel_scope.cancel()
+
+
+def _add_sockets(app: FastAPI, guard: Guard) -> None:
+    def endpoint(*, remembers: bool) -> Any:
+        async def talk(socket: WebSocket) -> None:
+            state = app.state
+            await websocket.serve(
+                socket,
+                state.runner,
+                state.settings,
+                guard,
+                state.connections,
+                owner=OWNER,
+                remembers=remembers,
+            )
+
+        return talk
+
+    # Starlette's own routes: a socket's frames are decoded in one place, not by parameters.
+    app.router.routes.append(WebSocketRoute("/ws", endpoint(remembers=True)))
+    app.router.routes.append(WebSocketRoute("/v1/responses", endpoint(remembers=False)))
+
+
+def _operations() -> APIRouter:
+    """Return the probes and the documentation."""
+    doors = APIRouter()
+
+    @doors.get("/healthz", tags=["operations"])
+    async def healthz() -> dict[str, str]:
+        """Tell that the process lives."""
+        return {"status": "alive", "version": __version__}
+
+    @doors.get("/readyz", tags=["operations"])
+    async def readyz(request: Request) -> Response:
+        """Tell whether questions can be answered; 503 and what is missing if not."""
+        runner: Runner = request.app.state.runner
+        missing = dict(runner.engine.readiness())
+        if runner.draining:
+            missing["server"] = "shutting down"
+        status = "not ready" if missing else "ready"
+        body = {"status": status, "missing": missing, "models": list(runner.engine.models)}
+        return JSONResponse(body, status_code=503 if missing else 200)
+
+    @doors.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(request.app.openapi())
+
+    @doors.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="ragsocket")
+
+    @doors.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+    return doors
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def refused(_request: Request, error: RequestError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        finding = error.errors()[0]
+        param = str(finding["loc"][-1])
+        missing = finding["type"] == "missing"
+        message = f"{param} is missing." if missing else f"{param}: {finding['msg']}."
+        return error_response(RequestError(ErrorCode.INVALID_EVENT, message, param=param))
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, error: Exception) -> Response:
+        reference = new_reference_id()
+        log.error("%s: %s", reference, error, exc_info=error)
+        return error_response(
+            RequestError(
+                ErrorCode.INTERNAL_ERROR, f"a fault of the server, {reference}.", status=500
+            )
+        )

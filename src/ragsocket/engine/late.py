@@ -1,0 +1,119 @@
+"""An engine that is there before it is loaded.
+
+LlamaIndex takes seconds to import, and a folder may take minutes to ingest. The port opens
+first; whoever asks early waits here, and `readiness` says what for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ragsocket.engine.base import EngineEvent, Question
+from ragsocket.errors import EngineError, RagsocketError
+from ragsocket.settings import Settings
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+
+    from ragsocket.engine.compose import RagEngine
+
+log = logging.getLogger("ragsocket.engine")
+
+WAIT_S = 120.0
+"""How long a question waits for an engine that is still being loaded."""
+
+EXTRACTIVE = "ragsocket-extractive"
+"""Name of the answerer that quotes the documents and needs no model."""
+
+
+class LateEngine:
+    """Loads the composed engine in the background and stands in for it until then."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        llm: LLM | None = None,
+        embed_model: BaseEmbedding | None = None,
+    ) -> None:
+        self._settings = settings
+        self._llm = llm
+        self._embed_model = embed_model
+        self._engine: RagEngine | None = None
+        self._missing = {"engine": "loading"}
+        self._settled = anyio.Event()
+
+    @property
+    def models(self) -> Sequence[str]:
+        """What can be asked for; known before the engine is."""
+        if self._engine is not None:
+            return self._engine.models
+        if self._llm is not None:
+            return (self._llm.metadata.model_name,)
+        name = self._settings.llm_model
+        return (EXTRACTIVE,) if name in (None, "none") else (str(name),)
+
+    def readiness(self) -> Mapping[str, str]:
+        """What questions still have to wait for."""
+        if self._engine is None:
+            return self._missing
+        return {**self._missing, **self._engine.readiness()}
+
+    async def load(self) -> None:
+        """Import, open the index, ingest the folder; ends when all that is done or failed."""
+        from ragsocket.engine.load import load_engine
+
+        settings = self._settings
+        try:
+            self._engine = await load_engine(
+                settings, llm=self._llm, embed_model=self._embed_model
+            )
+        except RagsocketError as error:
+            log.error("the engine cannot be loaded: %s", error)
+            self._missing = {"engine": str(error)}
+            self._settled.set()
+            return
+        if settings.data is not None and self._engine.readiness():
+            self._missing = {"documents": "being read"}
+        else:
+            self._missing = {}
+            self._settled.set()
+        try:
+            if settings.data is not None:
+                await self._engine.ingest(settings.data)
+        except RagsocketError as error:
+            log.error("the documents could not be read: %s", error)
+            self._missing = {"documents": str(error)} if self._engine.readiness() else {}
+        else:
+            self._missing = {}
+        finally:
+            self._settled.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await self._engine.aclose()
+
+    async def answer(self, question: Question) -> AsyncGenerator[EngineEvent]:
+        """Wait until the engine can answer, then let it.
+
+        Raises:
+            EngineError: it could not be loaded, or not in time.
+        """
+        with anyio.move_on_after(WAIT_S):
+            await self._settled.wait()
+        if self._engine is None or not self._settled.is_set():
+            raise EngineError(
+                "engine_not_ready",
+                "the engine is not ready; /readyz says what is missing.",
+                retryable=True,
+            )
+        async with aclosing(self._engine.answer(question)) as events:
+            async for event in events:
+                yield event

@@ -1,0 +1,97 @@
+"""From bytes to a client event, or to an error that names the fault. Nothing else parses bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from ragsocket.errors import RequestError
+from ragsocket.protocol.client_events import (
+    CLIENT_EVENT,
+    CLIENT_EVENT_TYPES,
+    ENVELOPE,
+    Envelope,
+    Ping,
+    ResponseCancel,
+    ResponseCreate,
+)
+from ragsocket.protocol.errors import ErrorCode
+
+
+def decode(frame: str | bytes) -> ResponseCreate | ResponseCancel | Ping:
+    """Return the client event that a text frame holds.
+
+    Raises:
+        RequestError: the frame is not JSON, not an event, or has a field that is not right.
+    """
+    try:
+        return CLIENT_EVENT.validate_json(frame)
+    except ValidationError as error:
+        raise explain(error, union_tags=CLIENT_EVENT_TYPES) from None
+
+
+def envelope(frame: str | bytes) -> Envelope:
+    """Return what can be read of a frame that `decode` refused."""
+    try:
+        return ENVELOPE.validate_json(frame)
+    except ValidationError:
+        return Envelope()
+
+
+def explain(error: ValidationError, *, union_tags: tuple[str, ...] = ()) -> RequestError:
+    """Turn pydantic's findings into one error: the first fault, and what would be right.
+
+    Args:
+        error: what the validation found.
+        union_tags: the discriminator values of the model's union; they lead the locations.
+    """
+    findings = error.errors(include_url=False, include_context=False)
+    # A union reports each form that did not fit; the form that fitted furthest was meant.
+    same_field = [found for found in findings if found["loc"][:2] == findings[0]["loc"][:2]]
+    first = max(same_field, key=lambda found: len(found["loc"]))
+    kind = first["type"]
+    location = [
+        part for part in first["loc"] if part not in union_tags and part != "function-after"
+    ]
+    param = _dotted(location)
+    if kind == "json_invalid":
+        return RequestError(
+            ErrorCode.INVALID_JSON,
+            f"the frame is not JSON: {first['msg'].removeprefix('Invalid JSON: ')[:200]}. "
+            "Send one JSON object per text frame.",
+        )
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        known = ", ".join(union_tags)
+        return RequestError(
+            ErrorCode.UNKNOWN_EVENT_TYPE, f"the event's type must be one of: {known}.", param="type"
+        )
+    if kind in ("model_attributes_type", "model_type", "dict_type") and not location:
+        return RequestError(ErrorCode.INVALID_EVENT, "an event is a JSON object with a type.")
+    if kind == "extra_forbidden":
+        return RequestError(
+            ErrorCode.INVALID_EVENT, f"{param} is not a field of this event.", param=param
+        )
+    if kind == "missing":
+        return RequestError(ErrorCode.INVALID_EVENT, f"{param} is missing.", param=param)
+    depth = len(first["loc"])
+    reason = " or ".join(dict.fromkeys(_reason(f) for f in same_field if len(f["loc"]) == depth))
+    return RequestError(
+        ErrorCode.INVALID_EVENT, f"{param}: {reason}." if param else f"{reason}.", param=param
+    )
+
+
+def _reason(finding: Any) -> str:
+    text: str = finding["msg"].removeprefix("Value error, ").rstrip(".")
+    return text[0].lower() + text[1:300]
+
+
+def _dotted(location: list[int | str]) -> str | None:
+    """Write a location as people do: `input[0].content`."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier() and part not in ("str", "tuple"):
+            path += f".{part}" if path else part
+    return path or None

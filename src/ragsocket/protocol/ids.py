@@ -1,0 +1,38 @@
+"""Identifiers: a prefix that says what is named, and 128 random bits that cannot be guessed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
+CONVERSATION_ID = re.compile(r"conv_[0-9a-f]{32}")
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(16)}"
+
+
+def new_response_id() -> str:
+    """Return a fresh `resp_…`."""
+    return _new("resp")
+
+
+def new_conversation_id() -> str:
+    """Return a fresh `conv_…`."""
+    return _new("conv")
+
+
+def new_message_id() -> str:
+    """Return a fresh `msg_…`."""
+    return _new("msg")
+
+
+def new_search_id() -> str:
+    """Return a fresh `fs_…`."""
+    return _new("fs")
+
+
+def new_reference_id() -> str:
+    """Return a fresh `err_…`, which joins what a client is told with what the log knows."""
+    return f"err_{secrets.token_hex(6)}"

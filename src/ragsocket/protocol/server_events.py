@@ -1,0 +1,316 @@
+"""What the server says, and how it is written down.
+
+Event types without the prefix `ragsocket:` are the standard's; a test holds every one of them
+to the `openai` package's types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from ragsocket.protocol.resources import (
+    FileCitation,
+    FileSearchCall,
+    OutputMessage,
+    OutputText,
+    Response,
+    Wire,
+)
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+Optional = Field(default=None, exclude_if=_absent)
+
+
+class ServerEvent(Wire):
+    """Base of the numbered events of a response."""
+
+    type: str
+    stream_id: Annotated[str | None, Optional] = None
+    sequence_number: int
+
+
+class ResponseCreated(ServerEvent):
+    """The response exists; `event_id` is the one of the ask."""
+
+    type: Literal["response.created"] = "response.created"
+    response: Response
+    event_id: Annotated[str | None, Optional] = None
+
+
+class ResponseQueued(ServerEvent):
+    """The response waits for its lane or its conversation."""
+
+    type: Literal["response.queued"] = "response.queued"
+    response: Response
+
+
+class ResponseInProgress(ServerEvent):
+    """The response is being worked on."""
+
+    type: Literal["response.in_progress"] = "response.in_progress"
+    response: Response
+
+
+class ResponseCompleted(ServerEvent):
+    """Terminal: the answer is whole."""
+
+    type: Literal["response.completed"] = "response.completed"
+    response: Response
+
+
+class ResponseIncomplete(ServerEvent):
+    """Terminal: the answer ends at its cut, or the model stopped early."""
+
+    type: Literal["response.incomplete"] = "response.incomplete"
+    response: Response
+
+
+class ResponseFailed(ServerEvent):
+    """Terminal: the answer could not be produced; the text so far is kept."""
+
+    type: Literal["response.failed"] = "response.failed"
+    response: Response
+
+
+class OutputItemAdded(ServerEvent):
+    """An item begins."""
+
+    type: Literal["response.output_item.added"] = "response.output_item.added"
+    output_index: int
+    item: Annotated[OutputMessage | FileSearchCall, Field(discriminator="type")]
+
+
+class OutputItemDone(ServerEvent):
+    """An item is final."""
+
+    type: Literal["response.output_item.done"] = "response.output_item.done"
+    output_index: int
+    item: Annotated[OutputMessage | FileSearchCall, Field(discriminator="type")]
+
+
+class FileSearchInProgress(ServerEvent):
+    """A search was begun."""
+
+    type: Literal["response.file_search_call.in_progress"] = "response.file_search_call.in_progress"
+    output_index: int
+    item_id: str
+
+
+class FileSearchSearching(ServerEvent):
+    """The documents are being searched."""
+
+    type: Literal["response.file_search_call.searching"] = "response.file_search_call.searching"
+    output_index: int
+    item_id: str
+
+
+class FileSearchCompleted(ServerEvent):
+    """The search is done."""
+
+    type: Literal["response.file_search_call.completed"] = "response.file_search_call.completed"
+    output_index: int
+    item_id: str
+
+
+class ContentPartAdded(ServerEvent):
+    """A part of the message begins."""
+
+    type: Literal["response.content_part.added"] = "response.content_part.added"
+    item_id: str
+    output_index: int
+    content_index: int
+    part: OutputText
+
+
+class ContentPartDone(ServerEvent):
+    """A part of the message is final."""
+
+    type: Literal["response.content_part.done"] = "response.content_part.done"
+    item_id: str
+    output_index: int
+    content_index: int
+    part: OutputText
+
+
+class AnnotationAdded(ServerEvent):
+    """A mark of the text names a file."""
+
+    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
+    item_id: str
+    output_index: int
+    content_index: int
+    annotation_index: int
+    annotation: FileCitation
+
+
+class OutputTextDone(ServerEvent):
+    """The text is final; it is authoritative over the gathered deltas."""
+
+    type: Literal["response.output_text.done"] = "response.output_text.done"
+    item_id: str
+    output_index: int
+    content_index: int
+    logprobs: tuple[()] = ()
+    text: str
+
+
+class OutputTextDelta(Wire):
+    """More text. The two fields that change stand last, see `DeltaWriter`."""
+
+    type: Literal["response.output_text.delta"] = "response.output_text.delta"
+    stream_id: Annotated[str | None, Optional] = None
+    item_id: str
+    output_index: int
+    content_index: int
+    logprobs: tuple[()] = ()
+    sequence_number: int
+    delta: str
+
+
+class ErrorDetail(Wire):
+    """The nested form of an error."""
+
+    type: Literal["invalid_request_error", "server_error", "rate_limit_error"]
+    code: str
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class Error(Wire):
+    """A fault of one client event; the socket lives on.
+
+    `error.event_id` is the `event_id` of the event at fault. The outer fields repeat the
+    inner ones, since clients of both forms exist.
+    """
+
+    type: Literal["error"] = "error"
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    sequence_number: int = 0
+    stream_id: Annotated[str | None, Optional] = None
+    error: ErrorDetail
+
+    @classmethod
+    def of(
+        cls,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int = 400,
+        event_id: str | None = None,
+        stream_id: str | None = None,
+    ) -> Error:
+        """Build both forms of one error."""
+        kind: Literal["invalid_request_error", "server_error", "rate_limit_error"] = (
+            "server_error"
+            if status >= 500
+            else "rate_limit_error"
+            if status == 429
+            else "invalid_request_error"
+        )
+        detail = ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event_id)
+        return cls(
+            status=status, code=code, message=message, param=param, stream_id=stream_id,
+            error=detail,
+        )  # fmt: skip
+
+
+class Limits(Wire):
+    """What a connection may do."""
+
+    max_frame_bytes: int
+    max_lanes: int
+    max_unfinished_responses: int
+    detach_grace_s: float
+
+
+class Hello(Wire):
+    """Greets on `/ws`; `conversation` is the default lane's."""
+
+    type: Literal["ragsocket:hello"] = "ragsocket:hello"
+    conversation: str
+    limits: Limits
+
+
+class CancelDone(Wire):
+    """Answers a cancel that found nothing to stop."""
+
+    type: Literal["ragsocket:cancel.done"] = "ragsocket:cancel.done"
+    event_id: Annotated[str | None, Optional] = None
+    response_ids: tuple[str, ...] = ()
+
+
+class Pong(Wire):
+    """Answers a ping."""
+
+    type: Literal["ragsocket:pong"] = "ragsocket:pong"
+    event_id: Annotated[str | None, Optional] = None
+
+
+TERMINAL_TYPES = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+SERVER_EVENTS: tuple[type[Wire], ...] = (
+    ResponseCreated,
+    ResponseQueued,
+    ResponseInProgress,
+    OutputItemAdded,
+    FileSearchInProgress,
+    FileSearchSearching,
+    FileSearchCompleted,
+    ContentPartAdded,
+    OutputTextDelta,
+    AnnotationAdded,
+    OutputTextDone,
+    ContentPartDone,
+    OutputItemDone,
+    ResponseCompleted,
+    ResponseIncomplete,
+    ResponseFailed,
+    Error,
+    Hello,
+    CancelDone,
+    Pong,
+)
+
+
+def encode(event: BaseModel) -> bytes:
+    """Return the bytes of an event, the same for every door."""
+    return event.model_dump_json().encode()
+
+
+class DeltaWriter:
+    """Writes the text deltas of one message at the cost of one string.
+
+    All but two fields of a delta stay the same for a whole answer, so the model is encoded once
+    and only the number and the text are put in. A test compares the bytes with the model's own.
+    """
+
+    def __init__(self, *, item_id: str, output_index: int, stream_id: str | None) -> None:
+        blank = OutputTextDelta(
+            item_id=item_id,
+            output_index=output_index,
+            content_index=0,
+            stream_id=stream_id,
+            sequence_number=0,
+            delta="",
+        )
+        tail = b'0,"delta":""}'
+        encoded = encode(blank)
+        assert encoded.endswith(tail)
+        self._head = encoded[: -len(tail)]
+        self._text = msgspec.json.Encoder().encode
+
+    def write(self, sequence_number: int, delta: str) -> bytes:
+        """Return the encoded event."""
+        return b'%b%d,"delta":%b}' % (self._head, sequence_number, self._text(delta))

@@ -1,0 +1,1 @@
+"""What happens: lifecycle (pure), event log, runner, history."""

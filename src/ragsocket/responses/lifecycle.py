@@ -1,0 +1,483 @@
+r"""The life of one response, as a pure state machine: engine events in, numbered entries out.
+
+    NEW --accept--> CREATED --queue--> QUEUED
+                       \----start----> IN_PROGRESS <--start-- QUEUED
+    IN_PROGRESS --search--> SEARCHING --sources--> IN_PROGRESS
+    IN_PROGRESS --text----> WRITING   --text, citation--> WRITING
+    any state after NEW --end--> ENDED
+
+Rules that hold whatever the caller does, and that the tests drive at random:
+
+1. Numbers start at 0 and have no gaps.
+2. Exactly one terminal event, and nothing after it.
+3. Once stopped, no delta gets a number; the first stop wins.
+4. `output_text.done`, the item, the terminal event and the stored text all hold the text up to
+   the cut, even where later deltas stand in the log.
+
+No event loop, no I/O, no clock of its own. An illegal trigger raises and changes nothing.
+
+Over 400 lines because the states, the events made in them and the ending are one argument.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from ragsocket.engine import base as engine
+from ragsocket.protocol import server_events as ev
+from ragsocket.protocol.ids import new_message_id, new_search_id
+from ragsocket.protocol.resources import (
+    Facts,
+    FileCitation,
+    FileSearchCall,
+    IncompleteDetails,
+    OutputMessage,
+    OutputText,
+    Reason,
+    Response,
+    ResponseError,
+    SearchResult,
+    Status,
+    Usage,
+)
+
+
+class State(Enum):
+    """Where a response stands."""
+
+    NEW = auto()
+    CREATED = auto()
+    QUEUED = auto()
+    IN_PROGRESS = auto()
+    SEARCHING = auto()
+    WRITING = auto()
+    ENDED = auto()
+
+
+class Trigger(Enum):
+    """What moves a response on."""
+
+    ACCEPT = auto()
+    QUEUE = auto()
+    START = auto()
+    SEARCH = auto()
+    SOURCES = auto()
+    TEXT = auto()
+    CITATION = auto()
+    END = auto()
+
+
+TRANSITIONS: dict[tuple[State, Trigger], State] = {
+    (State.NEW, Trigger.ACCEPT): State.CREATED,
+    (State.CREATED, Trigger.QUEUE): State.QUEUED,
+    (State.CREATED, Trigger.START): State.IN_PROGRESS,
+    (State.QUEUED, Trigger.START): State.IN_PROGRESS,
+    (State.IN_PROGRESS, Trigger.SEARCH): State.SEARCHING,
+    (State.SEARCHING, Trigger.SOURCES): State.IN_PROGRESS,
+    (State.IN_PROGRESS, Trigger.TEXT): State.WRITING,
+    (State.WRITING, Trigger.TEXT): State.WRITING,
+    (State.WRITING, Trigger.CITATION): State.WRITING,
+    (State.CREATED, Trigger.END): State.ENDED,
+    (State.QUEUED, Trigger.END): State.ENDED,
+    (State.IN_PROGRESS, Trigger.END): State.ENDED,
+    (State.SEARCHING, Trigger.END): State.ENDED,
+    (State.WRITING, Trigger.END): State.ENDED,
+}
+
+
+STANDARD_CODES = {
+    "upstream_rate_limited": "rate_limit_exceeded",
+    "input_too_large": "invalid_prompt",
+}
+"""The standard's code of a failure where it has a fitting one, else `server_error`."""
+
+
+class IllegalTransition(Exception):
+    """A trigger that the table does not allow in this state; a fault of the caller."""
+
+
+class Entry(NamedTuple):
+    """One numbered event of a response.
+
+    Attributes:
+        number: its `sequence_number`.
+        type: its `type`.
+        delta: the text of a text delta, else None.
+        data: the encoded event.
+    """
+
+    number: int
+    type: str
+    delta: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why and where an answer ends early.
+
+    Attributes:
+        reason: goes to `response.ragsocket.reason`.
+        cut: the last number that counts; text of later deltas is not part of the answer.
+    """
+
+    reason: Reason
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an answer could not be completed.
+
+    Attributes:
+        code: machine-readable, goes to `response.ragsocket.code`.
+        message: a fixed sentence for the client.
+        reference: id under which the log knows more.
+    """
+
+    code: str
+    message: str
+    reference: str | None = None
+
+
+Outcome = Stop | Failure | None
+"""How a response ends; None when the engine said all it had to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last events of a response, computed and not yet appended.
+
+    Attributes:
+        entries: the closing events, the terminal one last.
+        response: the resource that the terminal event carries, which is also what is stored.
+    """
+
+    entries: tuple[Entry, ...]
+    response: Response
+
+
+class Lifecycle:
+    """One response from acceptance to its terminal event.
+
+    Attributes:
+        state: where it stands.
+        stop: the stop in effect, or None.
+    """
+
+    def __init__(
+        self,
+        response: Response,
+        *,
+        clock: Callable[[], float],
+        stream_id: str | None = None,
+        event_id: str | None = None,
+        with_results: bool = False,
+    ) -> None:
+        """Begin a life.
+
+        Args:
+            response: the resource as accepted, status `queued`.
+            clock: monotonic seconds, for the timings in `response.ragsocket`.
+            stream_id: the lane, echoed on every event if given.
+            event_id: the ask's, echoed on `response.created`.
+            with_results: whether the search item carries its passages.
+        """
+        self.state = State.NEW
+        self.stop: Stop | None = None
+        self._response = response
+        self._clock = clock
+        self._born = clock()
+        self._stream_id = stream_id
+        self._event_id = event_id
+        self._with_results = with_results
+        self._next = 0
+        self._facts: dict[str, Any] = {}
+        self._search: FileSearchCall | None = None
+        self._search_began = 0.0
+        self._message_id: str | None = None
+        self._delta_writer: ev.DeltaWriter | None = None
+        self._texts: list[str] = []
+        self._text_numbers: list[int] = []
+        self._annotations: list[FileCitation] = []
+        self._tokens = 0
+        self._usage: engine.Usage | None = None
+        self._limit: engine.LimitReached | None = None
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last event made, -1 before the first."""
+        return self._next - 1
+
+    @property
+    def response(self) -> Response:
+        """The resource as it stands, without its output."""
+        return self._response
+
+    def accept(self, **changes: Any) -> list[Entry]:
+        """Enter life: `response.created`. `changes` are fields that were found out since."""
+        self._move(Trigger.ACCEPT)
+        if changes:
+            self._response = self._response.model_copy(update=changes)
+        return [self._emit(ev.ResponseCreated, response=self._response, event_id=self._event_id)]
+
+    def queue(self) -> list[Entry]:
+        """Wait for a lane or a conversation."""
+        self._move(Trigger.QUEUE)
+        return [self._emit(ev.ResponseQueued, response=self._response)]
+
+    def start(self, **changes: Any) -> list[Entry]:
+        """Be worked on. `changes` are fields that were found out while waiting."""
+        self._move(Trigger.START)
+        self._response = self._response.model_copy(update={"status": "in_progress", **changes})
+        return [self._emit(ev.ResponseInProgress, response=self._response)]
+
+    def on(self, event: engine.EngineEvent) -> list[Entry]:
+        """Take one engine event; nothing comes of it once the response was stopped."""
+        if self.stop is not None:
+            return []
+        if isinstance(event, engine.TextDelta):
+            return self._on_text(event)
+        if isinstance(event, engine.Citation):
+            return self._on_citation(event)
+        if isinstance(event, engine.Searching):
+            return self._on_searching(event)
+        if isinstance(event, engine.Sources):
+            return self._on_sources(event)
+        if isinstance(event, engine.Usage):
+            self._usage = event
+        else:
+            self._limit = event
+        return []
+
+    def halt(self, reason: Reason, after: int | None = None) -> bool:
+        """Stop: from now on no delta is made.
+
+        Args:
+            reason: why.
+            after: the last number that was shown, clamped to what there is; None for all.
+
+        Returns:
+            False if it had been stopped before or has ended: the first stop wins.
+        """
+        if self.stop is not None or self.state is State.ENDED:
+            return False
+        last = self.last_number
+        self.stop = Stop(reason, last if after is None else max(-1, min(after, last)))
+        return True
+
+    def ending(self, outcome: Outcome, *, now: int) -> Ending:
+        """Compute the last events without appending them, so that they can be stored first.
+
+        Args:
+            outcome: a failure, the stop, or None for an answer that came to its own end.
+            now: Unix time in seconds, for `completed_at`.
+        """
+        if (self.state, Trigger.END) not in TRANSITIONS:
+            raise IllegalTransition(f"END in {self.state.name}")
+        cut = outcome.cut if isinstance(outcome, Stop) else self.last_number
+        whole = outcome is None and self._limit is None
+        text = "".join(self._texts[: bisect_right(self._text_numbers, cut)])
+        annotations = tuple(a for a in self._annotations if a.index <= len(text))
+        entries: list[Entry] = []
+        output: list[OutputMessage | FileSearchCall] = []
+
+        def close(cls: type[ev.ServerEvent], **fields: Any) -> None:
+            entries.append(self._make(cls, self._next + len(entries), **fields))
+
+        if self._search is not None:
+            search = self._search
+            if self.state is State.SEARCHING:
+                search = search.model_copy(update={"status": "incomplete"})
+                close(ev.OutputItemDone, output_index=0, item=search)
+            output.append(search)
+        index = len(output)
+        message_id = self._message_id or new_message_id()
+        at = {"item_id": message_id, "output_index": index, "content_index": 0}
+        if self._message_id is None:
+            blank = OutputMessage(id=message_id, status="in_progress")
+            close(ev.OutputItemAdded, output_index=index, item=blank)
+            close(ev.ContentPartAdded, **at, part=OutputText(text=""))
+        part = OutputText(text=text, annotations=annotations)
+        message = OutputMessage(
+            id=message_id, status="completed" if whole else "incomplete", content=(part,)
+        )
+        close(ev.OutputTextDone, **at, text=text)
+        close(ev.ContentPartDone, **at, part=part)
+        close(ev.OutputItemDone, output_index=index, item=message)
+        output.append(message)
+        response = self._final(outcome, tuple(output), now)
+        number = self._next + len(entries)
+        entries.append(terminal_entry(response, number, self._stream_id))
+        return Ending(tuple(entries), response)
+
+    def end(self, ending: Ending) -> tuple[Entry, ...]:
+        """Make an ending real; returns its entries for the log."""
+        if ending.entries[0].number != self._next:
+            raise IllegalTransition("the ending was computed before the last event")
+        self._move(Trigger.END)
+        self._next += len(ending.entries)
+        self._response = ending.response
+        return ending.entries
+
+    def _move(self, trigger: Trigger) -> None:
+        try:
+            self.state = TRANSITIONS[self.state, trigger]
+        except KeyError:
+            raise IllegalTransition(f"{trigger.name} in {self.state.name}") from None
+
+    def _make(self, cls: type[ev.ServerEvent], number: int, **fields: Any) -> Entry:
+        event = cls(stream_id=self._stream_id, sequence_number=number, **fields)
+        return Entry(number, event.type, None, ev.encode(event))
+
+    def _emit(self, cls: type[ev.ServerEvent], **fields: Any) -> Entry:
+        entry = self._make(cls, self._next, **fields)
+        self._next += 1
+        return entry
+
+    def _on_text(self, event: engine.TextDelta) -> list[Entry]:
+        self._move(Trigger.TEXT)
+        entries = [] if self._delta_writer else self._open_message()
+        assert self._delta_writer is not None
+        number = self._next
+        self._next += 1
+        self._texts.append(event.text)
+        self._text_numbers.append(number)
+        self._tokens += event.tokens
+        data = self._delta_writer.write(number, event.text)
+        entries.append(Entry(number, "response.output_text.delta", event.text, data))
+        return entries
+
+    def _open_message(self) -> list[Entry]:
+        self._facts["ttft_ms"] = self._since(self._born)
+        index = 0 if self._search is None else 1
+        self._message_id = new_message_id()
+        self._delta_writer = ev.DeltaWriter(
+            item_id=self._message_id, output_index=index, stream_id=self._stream_id
+        )
+        blank = OutputMessage(id=self._message_id, status="in_progress")
+        return [
+            self._emit(ev.OutputItemAdded, output_index=index, item=blank),
+            self._emit(
+                ev.ContentPartAdded,
+                item_id=self._message_id,
+                output_index=index,
+                content_index=0,
+                part=OutputText(text=""),
+            ),
+        ]
+
+    def _on_citation(self, event: engine.Citation) -> list[Entry]:
+        self._move(Trigger.CITATION)
+        assert self._message_id is not None
+        citation = FileCitation(
+            file_id=event.source.file_id, filename=event.source.file_name, index=event.index
+        )
+        self._annotations.append(citation)
+        return [
+            self._emit(
+                ev.AnnotationAdded,
+                item_id=self._message_id,
+                output_index=0 if self._search is None else 1,
+                content_index=0,
+                annotation_index=len(self._annotations) - 1,
+                annotation=citation,
+            )
+        ]
+
+    def _on_searching(self, event: engine.Searching) -> list[Entry]:
+        self._move(Trigger.SEARCH)
+        self._search_began = self._clock()
+        self._search = FileSearchCall(
+            id=new_search_id(), status="in_progress", queries=tuple(event.queries)
+        )
+        at = {"output_index": 0, "item_id": self._search.id}
+        return [
+            self._emit(ev.OutputItemAdded, output_index=0, item=self._search),
+            self._emit(ev.FileSearchInProgress, **at),
+            self._emit(ev.FileSearchSearching, **at),
+        ]
+
+    def _on_sources(self, event: engine.Sources) -> list[Entry]:
+        self._move(Trigger.SOURCES)
+        assert self._search is not None
+        self._facts["retrieval_ms"] = self._since(self._search_began)
+        self._facts["index_revision"] = event.index_revision
+        results = tuple(_result(source) for source in event.sources)
+        self._search = self._search.model_copy(
+            update={"status": "completed", "results": results if self._with_results else None}
+        )
+        return [
+            self._emit(ev.FileSearchCompleted, output_index=0, item_id=self._search.id),
+            self._emit(ev.OutputItemDone, output_index=0, item=self._search),
+        ]
+
+    def _since(self, instant: float) -> float:
+        return round((self._clock() - instant) * 1000, 3)
+
+    def _final(
+        self, outcome: Outcome, output: tuple[OutputMessage | FileSearchCall, ...], now: int
+    ) -> Response:
+        status: Status = "completed"
+        reason: Reason = "completed"
+        error = details = None
+        if isinstance(outcome, Stop):
+            status, reason = "cancelled", outcome.reason
+        elif isinstance(outcome, Failure):
+            status, reason = "failed", "failed"
+            code = STANDARD_CODES.get(outcome.code, "server_error")
+            error = ResponseError.model_validate({"code": code, "message": outcome.message})
+            self._facts |= {"code": outcome.code, "reference": outcome.reference}
+        elif self._limit is not None:
+            status, reason = "incomplete", self._limit.reason
+            details = IncompleteDetails(reason=self._limit.reason)
+        usage = self._usage or engine.Usage(0, 0, estimated=True)
+        # A model that counts for itself does so at its own end; an answer that was stopped
+        # before has our count of the tokens that came.
+        output_tokens = usage.output_tokens if not usage.estimated else self._tokens
+        facts = {
+            **self._facts,
+            "reason": reason,
+            "total_ms": self._since(self._born),
+            "usage_estimated": usage.estimated,
+        }
+        return self._response.model_copy(
+            update={
+                "status": status,
+                "completed_at": now if status == "completed" else None,
+                "error": error,
+                "incomplete_details": details,
+                "output": output,
+                "usage": Usage(
+                    input_tokens=usage.input_tokens,
+                    output_tokens=output_tokens,
+                    total_tokens=usage.input_tokens + output_tokens,
+                ),
+                "ragsocket": Facts.model_validate(facts),
+            }
+        )
+
+
+def terminal_entry(response: Response, number: int, stream_id: str | None = None) -> Entry:
+    """Return the event that says this end: stopped answers are `incomplete`, not failed."""
+    kinds: dict[str, Any] = {"completed": ev.ResponseCompleted, "failed": ev.ResponseFailed}
+    kind = kinds.get(response.status, ev.ResponseIncomplete)
+    event = kind(stream_id=stream_id, sequence_number=number, response=response)
+    return Entry(number, event.type, None, ev.encode(event))
+
+
+def _result(source: engine.Source) -> SearchResult:
+    attributes: dict[str, str | float | bool] = {"passage_id": source.passage_id}
+    if source.place is not None:
+        attributes["place"] = source.place
+    return SearchResult(
+        file_id=source.file_id,
+        filename=source.file_name,
+        score=source.score,
+        text=source.text,
+        attributes=attributes,
+    )

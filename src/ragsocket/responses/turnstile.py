@@ -1,0 +1,44 @@
+"""Who may run: lanes and conversations let one response through at a time, in order.
+
+A response enters every turnstile it needs in one synchronous step, when it is created. So the
+order of any two responses is the same in every turnstile that they share, and no two can wait
+for each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+
+class Passenger(Protocol):
+    """What goes through a turnstile."""
+
+    def come_forward(self) -> None:
+        """Called when the one before has left."""
+
+
+class Turnstile:
+    """A first-in first-out queue whose head may run."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Passenger] = deque()
+
+    @property
+    def queue(self) -> tuple[Passenger, ...]:
+        """Who is in it, the running one first."""
+        return tuple(self._queue)
+
+    def enter(self, passenger: Passenger) -> None:
+        """Join the end of the queue."""
+        self._queue.append(passenger)
+
+    def open_for(self, passenger: Passenger) -> bool:
+        """Return True if nobody is before this one."""
+        return self._queue[0] is passenger
+
+    def leave(self, passenger: Passenger) -> None:
+        """Leave, from whatever place, and let the next one come forward."""
+        self._queue.remove(passenger)
+        if self._queue:
+            self._queue[0].come_forward()

@@ -1,0 +1,150 @@
+"""Following one event log over a streaming HTTP answer: what the HTTP doors share.
+
+The body is written by the response object itself and not by a generator, so that a client that
+goes away ends the following at once, wherever it stands.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import anyio
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ragsocket.errors import RequestError
+from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.server_events import Error
+from ragsocket.responses.lifecycle import Entry
+from ragsocket.responses.running import Running
+
+HEARTBEAT_S = 15.0
+"""A stream that is silent for longer is cut by common proxies."""
+
+FAILURE_STATUS = {
+    "upstream_rate_limited": 429,
+    "upstream_timeout": 504,
+    ErrorCode.INPUT_TOO_LARGE: 400,
+    ErrorCode.ENGINE_NOT_READY: 503,
+    ErrorCode.HISTORY_UNAVAILABLE: 503,
+    ErrorCode.INTERNAL_ERROR: 500,
+}
+"""HTTP status of a failure before the first byte; 502 for every other fault of the model."""
+
+
+def error_response(error: RequestError) -> JSONResponse:
+    """Return the HTTP form of an error: the same words as the `error` event."""
+    body = Error.of(error.code, error.message, param=error.param, status=error.status)
+    return JSONResponse({"error": body.error.model_dump()}, status_code=error.status)
+
+
+class Following(Response, ABC):
+    """A streaming answer that forwards one response's event log until its end.
+
+    The headers wait for the first thing to send, so that what fails before is an HTTP error.
+    """
+
+    def __init__(
+        self,
+        run: Running,
+        *,
+        media_type: str,
+        start: int = 0,
+        headers: dict[str, str] | None = None,
+        heartbeat: bytes | None = None,
+    ) -> None:
+        """Subscribe now, so that the response is never without its first follower.
+
+        Args:
+            run: the response to follow.
+            media_type: of the body.
+            start: first sequence_number wanted.
+            headers: further headers.
+            heartbeat: sent after every `HEARTBEAT_S` without an event, or None.
+        """
+        super().__init__(media_type=media_type, headers=headers)
+        del self.headers["content-length"]
+        self._wake = anyio.Event()
+        self._heartbeat = heartbeat
+        self._run = run
+        self._began = False
+        self._subscription = run.follow(self._wake_up, start=start)
+
+    @abstractmethod
+    def render_entry(self, entry: Entry) -> bytes:
+        """Return what the client is sent for an entry; empty for nothing."""
+
+    @abstractmethod
+    def ends_badly(self, entry: Entry) -> bool:
+        """Return True for an entry after which the client must not think it has it all."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward until the log or the client ends."""
+        refusal: RequestError | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def until_gone() -> None:
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(until_gone)
+                refusal = await self._forward(send)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._subscription.close()
+        if refusal is not None:
+            await error_response(refusal)(scope, receive, send)
+
+    async def _forward(self, send: Send) -> RequestError | None:
+        """Send the log; returns what to refuse with if it ended badly before the first byte."""
+        while not self._subscription.exhausted:
+            entries = self._subscription.take()
+            body = b"".join(self.render_entry(entry) for entry in entries)
+            bad = bool(entries) and self.ends_badly(entries[-1])
+            if bad and not body and not self._began:
+                return self._failure()
+            if body:
+                await self._begin(send)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            if entries:
+                self._subscription.delivered = entries[-1].number
+            if bad:
+                # Without its last chunk the answer ends abnormally, which is the one way to
+                # say so that every HTTP client understands.
+                return None
+            if not entries:
+                await self._wait(send)
+        await self._begin(send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return None
+
+    async def _begin(self, send: Send) -> None:
+        if not self._began:
+            self._began = True
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+
+    async def _wait(self, send: Send) -> None:
+        with anyio.move_on_after(HEARTBEAT_S) as silence:
+            await self._wake.wait()
+        self._wake = anyio.Event()
+        if silence.cancelled_caught and self._heartbeat and self._began:
+            await send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+    def _failure(self) -> RequestError:
+        if self._run.rejection is not None:
+            return self._run.rejection
+        response = self._run.response
+        code = response.ragsocket.code or f"response_{response.ragsocket.reason}"
+        message = response.error.message if response.error else "the answer was stopped."
+        return RequestError(code, message, status=FAILURE_STATUS.get(code, 502))
