@@ -24,6 +24,7 @@ from ragsocket.engine.late import LateEngine
 from ragsocket.errors import RequestError
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.ids import new_reference_id
+from ragsocket.responses.asking import Defaults
 from ragsocket.responses.history import History
 from ragsocket.responses.runner import Runner
 from ragsocket.settings import Settings
@@ -73,9 +74,11 @@ def create_app(
                 answering,
                 history,
                 commit_timeout_s=settings.commit_timeout_s,
-                max_output_tokens=settings.max_output_tokens,
-                search=settings.search == "auto",
-                similarity_top_k=settings.similarity_top_k,
+                defaults=Defaults(
+                    search=settings.search == "auto",
+                    similarity_top_k=settings.similarity_top_k,
+                    max_output_tokens=settings.max_output_tokens,
+                ),
             ) as runner,
         ):
             app.state.runner = runner

@@ -28,6 +28,9 @@ log = logging.getLogger("ragsocket.engine")
 WAIT_S = 120.0
 """How long a question waits for an engine that is still being loaded."""
 
+CLOSE_WITHIN_S = 5.0
+"""How long the engine may take to close the connections to the model."""
+
 EXTRACTIVE = "ragsocket-extractive"
 """Name of the answerer that quotes the documents and needs no model."""
 
@@ -71,34 +74,36 @@ class LateEngine:
 
         settings = self._settings
         try:
-            self._engine = await load_engine(
-                settings, llm=self._llm, embed_model=self._embed_model
-            )
+            self._engine = await load_engine(settings, llm=self._llm, embed_model=self._embed_model)
         except RagsocketError as error:
             log.error("the engine cannot be loaded: %s", error)
             self._missing = {"engine": str(error)}
             self._settled.set()
             return
-        if settings.data is not None and self._engine.readiness():
-            self._missing = {"documents": "being read"}
-        else:
-            self._missing = {}
-            self._settled.set()
         try:
-            if settings.data is not None:
-                await self._engine.ingest(settings.data)
-        except RagsocketError as error:
-            log.error("the documents could not be read: %s", error)
-            self._missing = {"documents": str(error)} if self._engine.readiness() else {}
-        else:
-            self._missing = {}
-        finally:
-            self._settled.set()
-        try:
+            await self._read_documents(self._engine)
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WITHIN_S):
                 await self._engine.aclose()
+
+    async def _read_documents(self, engine: RagEngine) -> None:
+        """Bring the index in line with the folder; an older revision answers meanwhile."""
+        folder = self._settings.data
+        self._missing = {}
+        if not engine.readiness():
+            self._settled.set()
+        if folder is not None:
+            try:
+                report = await engine.ingest(folder)
+            except RagsocketError as error:
+                log.error("the documents could not be read: %s", error)
+                self._missing = {"documents": str(error)} if engine.readiness() else {}
+            else:
+                for file, reason in report.failed:
+                    log.warning("%s was not read: %s", file, reason)
+                log.info("revision %d holds %d passages", report.revision, report.passages)
+        self._settled.set()
 
     async def answer(self, question: Question) -> AsyncGenerator[EngineEvent]:
         """Wait until the engine can answer, then let it.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class ErrorCode(StrEnum):
-    """Machine-readable codes of `error` events and of `response.ragsocket.code`."""
+    """Codes of `error` events: one client event, or one request, could not be carried out."""
 
     INVALID_JSON = "invalid_json"
     INVALID_EVENT = "invalid_event"
@@ -20,13 +20,67 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     TOO_MANY_LANES = "too_many_lanes"
     TOO_MANY_RESPONSES = "too_many_responses"
-    INPUT_TOO_LARGE = "input_too_large"
     SERVER_SHUTTING_DOWN = "server_shutting_down"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     HOST_NOT_ALLOWED = "host_not_allowed"
+    INPUT_TOO_LARGE = "input_too_large"
     HISTORY_UNAVAILABLE = "history_unavailable"
     ENGINE_NOT_READY = "engine_not_ready"
     INTERNAL_ERROR = "internal_error"
+
+
+class Fact(NamedTuple):
+    """What a code means to whoever receives it.
+
+    Attributes:
+        meaning: what was wrong.
+        retry: True if the same request may work later.
+    """
+
+    meaning: str
+    retry: bool
+
+
+EVENT_ERRORS: dict[str, Fact] = {
+    ErrorCode.INVALID_JSON: Fact("the frame is not one JSON value", False),
+    ErrorCode.INVALID_EVENT: Fact("a field is missing, unknown or wrong; `param` names it", False),
+    ErrorCode.UNKNOWN_EVENT_TYPE: Fact("there is no client event of that type", False),
+    ErrorCode.BINARY_FRAME: Fact("events are text frames", False),
+    ErrorCode.UNSUPPORTED_PARAMETER: Fact("a field of the standard that is not honoured", False),
+    ErrorCode.MODEL_NOT_FOUND: Fact("there is no such model here; the message lists them", False),
+    ErrorCode.RESPONSE_NOT_FOUND: Fact("there is no such response", False),
+    ErrorCode.CONVERSATION_NOT_FOUND: Fact("there is no such conversation", False),
+    ErrorCode.IDEMPOTENCY_CONFLICT: Fact("the `event_id` was used for another ask", False),
+    ErrorCode.TOO_MANY_LANES: Fact("the connection has as many lanes as it may", False),
+    ErrorCode.TOO_MANY_RESPONSES: Fact("too many unfinished responses; wait for one", True),
+    ErrorCode.SERVER_SHUTTING_DOWN: Fact("the server restarts; connect again", True),
+    ErrorCode.ORIGIN_NOT_ALLOWED: Fact("pages of that origin may not connect", False),
+    ErrorCode.HOST_NOT_ALLOWED: Fact("the server does not go by that host name", False),
+    ErrorCode.HISTORY_UNAVAILABLE: Fact("the history cannot be read or written", True),
+    ErrorCode.INTERNAL_ERROR: Fact("a fault of the server; the log knows the reference", True),
+}
+"""Codes that an `error` event can carry."""
+
+FAILURES: dict[str, Fact] = {
+    ErrorCode.INPUT_TOO_LARGE: Fact("the question alone is over the prompt budget", False),
+    ErrorCode.ENGINE_NOT_READY: Fact("the server is still starting; see `/readyz`", True),
+    ErrorCode.HISTORY_UNAVAILABLE: Fact(
+        "the answer could not be stored, or history not read", True
+    ),
+    ErrorCode.INTERNAL_ERROR: Fact("a fault of the server; the log knows the reference", True),
+    ErrorCode.UNSUPPORTED_PARAMETER: Fact("`retrieval` asks for vectors that are not there", False),
+    "embedding_unavailable": Fact("the embeddings server could not be used", True),
+    "upstream_unauthorized": Fact("the model's server refused this server's key", False),
+    "upstream_model_not_found": Fact("the model's server does not know the model", False),
+    "upstream_rate_limited": Fact("the model's server is asked too often", True),
+    "upstream_rejected": Fact("the model's server rejected the request", False),
+    "upstream_unavailable": Fact("the model's server cannot be reached or is failing", True),
+    "upstream_timeout": Fact("the model's server was silent for too long", True),
+    "upstream_interrupted": Fact("the model's answer broke off", True),
+    "upstream_garbage": Fact("the model's server sent what cannot be read", False),
+    "upstream_failed": Fact("the model failed while it answered", True),
+}
+"""Codes that `response.ragsocket.code` of a failed response can carry."""
 
 
 class Close(NamedTuple):

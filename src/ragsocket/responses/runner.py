@@ -5,6 +5,8 @@ cancel can never miss it. One way out: a subscription to its event log. The orde
 always: stop forwarding, close the model's stream, store, terminal event.
 
 A response's task never raises. What goes wrong becomes its terminal event.
+
+Over 400 lines because the way of a response, from reservation to end, is read as one.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import anyio
 from anyio.abc import TaskGroup
 from sqlalchemy.exc import SQLAlchemyError
 
-from ragsocket.engine.base import Engine, Question, Retrieval, Sampling, Turn
+from ragsocket.engine.base import Engine
 from ragsocket.errors import EngineError, RequestError, StaleOwner
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.ids import new_conversation_id, new_reference_id, new_response_id
-from ragsocket.protocol.resources import ConversationRef, InputMessage, Reason, Response
+from ragsocket.protocol.ids import new_conversation_id, new_reference_id
+from ragsocket.protocol.resources import Reason
 from ragsocket.protocol.server_events import Error, encode
+from ragsocket.responses.asking import Defaults, accepted
 from ragsocket.responses.history import History
 from ragsocket.responses.lifecycle import (
     Entry,
@@ -56,18 +59,14 @@ class Runner:
         tasks: TaskGroup,
         *,
         commit_timeout_s: float,
-        max_output_tokens: int | None,
-        search: bool,
-        similarity_top_k: int | None,
+        defaults: Defaults,
     ) -> None:
         self.engine = engine
         self.history = history
         self.draining = False
         self._tasks = tasks
         self._commit_timeout_s = commit_timeout_s
-        self._max_output_tokens = max_output_tokens
-        self._search = search
-        self._similarity_top_k = similarity_top_k
+        self._defaults = defaults
         self._runs: dict[str, Running] = {}
         self._unfinished: set[Running] = set()
         self._idle = anyio.Event()
@@ -86,9 +85,7 @@ class Runner:
         history: History,
         *,
         commit_timeout_s: float = 10,
-        max_output_tokens: int | None = None,
-        search: bool = True,
-        similarity_top_k: int | None = None,
+        defaults: Defaults | None = None,
     ) -> AsyncIterator[Runner]:
         """Own the tasks of all responses; on leaving, what still runs is cut and stored."""
         async with anyio.create_task_group() as tasks:
@@ -97,9 +94,7 @@ class Runner:
                 history,
                 tasks,
                 commit_timeout_s=commit_timeout_s,
-                max_output_tokens=max_output_tokens,
-                search=search,
-                similarity_top_k=similarity_top_k,
+                defaults=defaults or Defaults(),
             )
             tasks.start_soon(runner._reap)
             try:
@@ -157,7 +152,7 @@ class Runner:
             )
         conversation = self._conversation_of(request, owner, lane)
         lifecycle = Lifecycle(
-            _accepted(request, model, conversation),
+            accepted(request, model, conversation.id if conversation else None),
             clock=time.monotonic,
             stream_id=request.stream_id,
             event_id=request.event_id,
@@ -339,7 +334,8 @@ class Runner:
             run.had_its_turn = True
             parent = previous or (run.conversation.head if run.conversation else None)
             run.log.append(run.lifecycle.start(previous_response_id=parent))
-            question = await self._question(run, parent)
+            turns = await self.history.turns(parent, owner=run.owner)
+            question = self._defaults.question(run.request, turns, run.owner, run.response.model)
             append, on = run.log.append, run.lifecycle.on
             async with aclosing(self.engine.answer(question)) as events:
                 async for event in events:
@@ -358,33 +354,6 @@ class Runner:
         except Exception as error:
             return Failure(ErrorCode.INTERNAL_ERROR, "a fault of the server.", _reference(error))
         return None
-
-    async def _question(self, run: Running, parent: str | None) -> Question:
-        request = run.request
-        turns = await self.history.turns(parent, owner=run.owner)
-        added = [message for message in run.input if message.role in ("user", "assistant")]
-        told = [message.plain() for message in run.input if message not in added]
-        instructions = [text for text in (request.instructions, *told) if text]
-        tool = next(iter(request.tools or ()), None)
-        top_k = request.retrieval.similarity_top_k or (tool and tool.max_num_results)
-        return Question(
-            turns=[*turns, *(_turn(message) for message in added)],
-            owner=run.owner,
-            model=run.lifecycle.response.model,
-            instructions="\n\n".join(instructions) or None,
-            retrieval=Retrieval(
-                search=self._search and request.searches,
-                mode=request.retrieval.mode,
-                similarity_top_k=top_k or self._similarity_top_k,
-                response_mode=request.retrieval.response_mode,
-                vector_store_ids=tool.vector_store_ids if tool else (),
-            ),
-            sampling=Sampling(
-                temperature=request.temperature,
-                top_p=request.top_p,
-                max_output_tokens=request.max_output_tokens or self._max_output_tokens,
-            ),
-        )
 
     async def _finish(self, run: Running, outcome: Outcome) -> None:
         """Store the end, then say it: nobody is told of an end that is not kept."""
@@ -443,30 +412,6 @@ class Runner:
             self._runs.pop(self._finished.popleft().id, None)
 
 
-def _accepted(request: ResponseCreate, model: str, conversation: Conversation | None) -> Response:
-    """Return the resource of a response that was just accepted."""
-    return Response(
-        id=new_response_id(),
-        created_at=int(time.time()),
-        status="queued",
-        model=model,
-        instructions=request.instructions,
-        max_output_tokens=request.max_output_tokens,
-        parallel_tool_calls=request.parallel_tool_calls is not False,
-        previous_response_id=request.previous_response_id,
-        conversation=ConversationRef(id=conversation.id) if conversation else None,
-        prompt_cache_key=request.prompt_cache_key,
-        safety_identifier=request.safety_identifier,
-        service_tier=request.service_tier,
-        temperature=request.temperature,
-        tool_choice=request.tool_choice,
-        tools=request.tools or (),
-        top_p=request.top_p,
-        user=request.user,
-        metadata=request.metadata or {},
-    )
-
-
 def _unreadable(error: Exception) -> RequestError:
     return RequestError(
         ErrorCode.HISTORY_UNAVAILABLE,
@@ -480,7 +425,3 @@ def _reference(error: Exception) -> str:
     reference = new_reference_id()
     log.error("%s: %s", reference, error, exc_info=error)
     return reference
-
-
-def _turn(message: InputMessage) -> Turn:
-    return Turn("user" if message.role == "user" else "assistant", message.plain())

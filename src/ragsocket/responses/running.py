@@ -10,6 +10,7 @@ import anyio
 from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.resources import InputMessage, Reason, Response
+from ragsocket.responses.asking import messages
 from ragsocket.responses.event_log import EventLog, Subscription
 from ragsocket.responses.lifecycle import Lifecycle
 from ragsocket.responses.turnstile import Turnstile
@@ -81,9 +82,7 @@ class Running:
     @property
     def input(self) -> tuple[InputMessage, ...]:
         """The messages that were handed in."""
-        if isinstance(self.request.input, str):
-            return (InputMessage(role="user", content=self.request.input),)
-        return self.request.input
+        return messages(self.request)
 
     @property
     def response(self) -> Response:

@@ -1,0 +1,35 @@
+# ragsocket with nothing beside it: no compiler, no root, state in one volume.
+#
+#   docker build -t ragsocket . && docker compose up
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+WORKDIR /build
+COPY requirements/run.txt requirements/build.txt requirements/
+RUN python3 -m venv /opt/ragsocket \
+ && /opt/ragsocket/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt \
+ && python3 -m venv tools \
+ && tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN tools/bin/python -m hatchling build --target wheel \
+ && /opt/ragsocket/bin/pip install --no-cache-dir --no-deps dist/*.whl
+
+FROM ${BASE}
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ragsocket \
+ && install -d -o ragsocket -g ragsocket /data /state
+COPY --from=build /opt/ragsocket /opt/ragsocket
+ENV PATH=/opt/ragsocket/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RAGSOCKET_DATA=/data \
+    RAGSOCKET_STATE_DIR=/state
+# Where a relative path would be looked for, and ragsocket.toml if one is mounted there.
+WORKDIR /state
+USER ragsocket
+VOLUME /state
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+ENTRYPOINT ["ragsocket"]
+CMD ["serve"]

@@ -1,0 +1,134 @@
+"""A client for an OpenAI-compatible `/embeddings` endpoint, as a LlamaIndex embedding."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+
+from ragsocket.engine.ingestion.job import EmbedSettings
+from ragsocket.errors import ConfigError, EngineError
+
+__all__ = ["EmbedSettings", "EndpointEmbedding", "open_embedding"]
+
+
+class EndpointEmbedding(BaseEmbedding):
+    """Embeds through an OpenAI-compatible server.
+
+    The asynchronous methods need a session, see `open_embedding`; the synchronous ones open a
+    connection per request and are for the ingestion process.
+
+    Raises:
+        ConfigError: the URL is not an http(s) URL.
+        EngineError: from every embedding method: `embedding_unavailable`, worth a retry.
+    """
+
+    _settings: EmbedSettings = PrivateAttr()
+    _session: aiohttp.ClientSession | None = PrivateAttr(default=None)
+
+    def __init__(
+        self, settings: EmbedSettings, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        super().__init__(model_name=settings.model, embed_batch_size=settings.batch)
+        if urlsplit(settings.url).scheme not in ("http", "https"):
+            raise ConfigError(
+                f"{settings.url!r} is not a URL of an embeddings server; set RAGSOCKET_EMBED_URL "
+                "to something like http://127.0.0.1:11434/v1."
+            )
+        self._settings = settings
+        self._session = session
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex shows."""
+        return "EndpointEmbedding"
+
+    def _request(self, texts: list[str]) -> tuple[str, bytes, dict[str, str]]:
+        body = {"model": self._settings.model, "input": texts, "encoding_format": "float"}
+        headers = {"Content-Type": "application/json"}
+        if self._settings.api_key:
+            headers["Authorization"] = f"Bearer {self._settings.api_key}"
+        return self._settings.url.rstrip("/") + "/embeddings", json.dumps(body).encode(), headers
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        url, body, headers = self._request(texts)
+        # No proxies, as with the asynchronous client.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+        request = urllib.request.Request(url, body, headers)
+        try:
+            with opener.open(request, timeout=self._settings.timeout_s) as response:
+                return _vectors(response.read(), len(texts))
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise _unavailable() from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unavailable() from error
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        if self._session is None:
+            raise RuntimeError("asynchronous embedding needs the session of open_embedding()")
+        url, body, headers = self._request(texts)
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    raise ValueError(f"status {response.status}")
+                return _vectors(await response.read(), len(texts))
+        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+            raise _unavailable() from error
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._get_text_embeddings([query])[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return (await self._aget_text_embeddings([query]))[0]
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    # A redirect would carry the key to wherever it points.
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+@asynccontextmanager
+async def open_embedding(settings: EmbedSettings) -> AsyncIterator[EndpointEmbedding]:
+    """Give an embedding whose session lives on the running event loop until the block ends.
+
+    Raises:
+        ConfigError: the URL is not an http(s) URL.
+    """
+    timeout = aiohttp.ClientTimeout(
+        total=settings.timeout_s, sock_connect=settings.connect_timeout_s
+    )
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        yield EndpointEmbedding(settings, session)
+
+
+def _vectors(body: bytes, count: int) -> list[Embedding]:
+    data: list[dict[str, Any]] = sorted(json.loads(body)["data"], key=lambda item: item["index"])
+    vectors = [[float(x) for x in item["embedding"]] for item in data]
+    if len(vectors) != count or not all(vectors) or len({len(v) for v in vectors}) != 1:
+        raise ValueError(f"{len(vectors)} usable vectors for {count} texts")
+    return vectors
+
+
+def _unavailable() -> EngineError:
+    return EngineError(
+        "embedding_unavailable", "The embeddings server could not be used.", retryable=True
+    )

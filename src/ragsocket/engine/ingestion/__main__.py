@@ -1,0 +1,61 @@
+"""The child process of `run_ingestion`: one job in on stdin, messages out on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from ragsocket.engine.ingestion.job import Job, Message, Progress, from_line, to_line
+from ragsocket.errors import ConfigError
+
+ORPHANED = 3
+
+
+def _end_with_parent() -> None:
+    # Raw reads: a buffered stdin held by this thread would break the interpreter's shutdown.
+    while os.read(0, 4096):
+        pass
+    os._exit(ORPHANED)
+
+
+def _run(out: BinaryIO) -> None:
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        job = from_line(Job, stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # After the watch has begun: this import takes seconds.
+    from ragsocket.engine.ingestion.pipeline import ingest
+
+    def tell(progress: Progress) -> None:
+        out.write(to_line(Message(progress=progress)))
+
+    try:
+        report = ingest(
+            Path(job.root),
+            Path(job.index_path),
+            vector_store_id=job.vector_store_id,
+            owner=job.owner,
+            embed=job.embed,
+            chunk_tokens=job.chunk_tokens,
+            chunk_overlap_tokens=job.chunk_overlap_tokens,
+            progress=tell,
+        )
+    except ConfigError as error:
+        out.write(to_line(Message(config_error=str(error))))
+    else:
+        out.write(to_line(Message(report=report)))
+
+
+def main() -> None:
+    """Run the job; what libraries print goes to stderr, so that stdout carries messages alone."""
+    out = open(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    with out:
+        _run(out)
+
+
+if __name__ == "__main__":
+    main()

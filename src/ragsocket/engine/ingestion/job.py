@@ -1,0 +1,146 @@
+"""What an ingestion is given and what it tells. Pure; also the messages between the processes.
+
+The parent writes one `Job` as a line of JSON to the child's stdin; the child answers with one
+`Message` per line on stdout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
+
+from ragsocket.settings import Settings
+
+DEFAULT_OWNER = "local"
+DEFAULT_VECTOR_STORE = "vs_default"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """An OpenAI-compatible embeddings server.
+
+    Attributes:
+        url: base URL, up to and without `/embeddings`.
+        model: name of the model to ask for.
+        api_key: bearer token, or None.
+        batch: texts per request.
+        connect_timeout_s: to reach the server.
+        timeout_s: for one whole request.
+    """
+
+    url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    batch: int = 64
+    connect_timeout_s: float = 10.0
+    timeout_s: float = 120.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> EmbedSettings | None:
+        """Return the server that the operator named, or None for words alone.
+
+        The model server's key is used only where both URLs name the same server.
+        """
+        if not settings.embed_url or not settings.embed_model:
+            return None
+        key = None
+        if settings.llm_url and settings.llm_api_key:
+            ours, theirs = urlsplit(settings.embed_url), urlsplit(settings.llm_url)
+            if (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc):
+                key = settings.llm_api_key.get_secret_value()
+        return cls(
+            settings.embed_url,
+            settings.embed_model,
+            key,
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an ingestion is.
+
+    Attributes:
+        stage: `waiting` for another ingestion, `reading` files, `embedding` passages,
+            `indexing` all passages.
+        done: files or passages that are behind.
+        total: files or passages of this stage; 0 while unknown.
+        file: the file being read, relative to the folder, or None.
+    """
+
+    stage: Literal["waiting", "reading", "embedding", "indexing"]
+    done: int = 0
+    total: int = 0
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an ingestion did.
+
+    Attributes:
+        added: files that are new.
+        changed: files whose content (or whose way of splitting) changed.
+        unchanged: files left as they were.
+        removed: files that are gone from the folder.
+        failed: file and reason for each one that could not be taken in, in every run.
+        passages: passages in the store now.
+        revision: the index revision now; the same as before if nothing changed.
+        seconds: wall-clock time.
+        notes: other things an operator should know, as sentences.
+    """
+
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    failed: tuple[tuple[str, str], ...]
+    passages: int
+    revision: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One ingestion, as sent to the child process; paths are absolute."""
+
+    root: str
+    index_path: str
+    chunk_tokens: int
+    chunk_overlap_tokens: int
+    vector_store_id: str = DEFAULT_VECTOR_STORE
+    owner: str = DEFAULT_OWNER
+    embed: EmbedSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line from the child; exactly one of the fields is set.
+
+    Attributes:
+        config_error: text of a `ConfigError`, which ends the ingestion.
+    """
+
+    progress: Progress | None = None
+    report: Report | None = None
+    config_error: str | None = None
+
+
+def to_line(value: object) -> bytes:
+    """Return a Job or a Message as one line of JSON."""
+    return TypeAdapter(type(value)).dump_json(value) + b"\n"
+
+
+def from_line(kind: type[T], line: bytes) -> T:
+    """Read what `to_line` wrote.
+
+    Raises:
+        pydantic.ValidationError: the line is something else.
+    """
+    return TypeAdapter(kind).validate_json(line)

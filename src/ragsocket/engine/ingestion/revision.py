@@ -1,0 +1,249 @@
+"""The files of one index revision: word index, vectors, and which passage each row is.
+
+A revision stands in a directory of its own beside the SQLite file, named
+`bm25-<vector store>-<revision>`. It is written elsewhere and renamed into place, so that a
+directory of that name is always whole. Written by the ingestion, read by searches.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import numpy.typing as npt
+import Stemmer
+from bm25s.stopwords import STOPWORDS_EN_PLUS
+
+from ragsocket.errors import ConfigError
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+STOPWORDS = (*STOPWORDS_EN_PLUS, "could", "would", "please", "many", "much")
+# Words of two characters and more, and single digits: prices and paragraph numbers are asked for.
+TOKEN_PATTERN = r"(?u)\b(?:\w\w+|\d)\b"
+STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_META = "revision.json"
+_FORMAT = 1
+
+
+def directory(index_path: Path, vector_store_id: str, revision: int) -> Path:
+    """Return where a revision of a store stands."""
+    return index_path.parent / f"bm25-{vector_store_id}-{revision}"
+
+
+def terms(text: str) -> list[str]:
+    """Return the stemmed content words of a text in order, without stopwords."""
+    # A stemmer must not be shared by threads; making one takes a microsecond.
+    words: list[list[str]] = bm25s.tokenize(
+        text,
+        token_pattern=TOKEN_PATTERN,
+        stopwords=STOPWORDS,
+        stemmer=Stemmer.Stemmer("english"),
+        return_ids=False,
+        show_progress=False,
+    )
+    return words[0]
+
+
+def idf(passages_with_term: int, passages: int) -> float:
+    """Return a term's weight, as Lucene and `bm25s` compute it; above 0 for any counts."""
+    rest = passages - passages_with_term
+    return math.log(1 + (rest + 0.5) / (passages_with_term + 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Revision:
+    """One revision of one vector store, in memory and immutable.
+
+    Attributes:
+        owner: whose store it is.
+        vector_store_id: the store.
+        number: the index revision, from 1.
+        rows: row id in the SQLite file for each of n passages, shape (n,).
+        vectors: one unit vector per passage, shape (n, dimensions), a zero vector where one is
+            missing; None if the revision has none.
+        embed_model: name of the model that made the vectors, or None.
+        words: the BM25 index in the order of `rows`; None if there is no word at all.
+    """
+
+    owner: str
+    vector_store_id: str
+    number: int
+    rows: Rows
+    vectors: Vectors | None
+    embed_model: str | None
+    words: bm25s.BM25 | None
+
+    def passages_with(self, term: str) -> int:
+        """Return how many passages hold a stemmed word."""
+        if self.words is None or (column := self.words.vocab_dict.get(term)) is None:
+            return 0
+        starts = self.words.scores["indptr"]
+        return int(starts[column + 1] - starts[column])
+
+    @cached_property
+    def max_idf(self) -> float:
+        """Weight of a word that only one passage holds, and of words that none does."""
+        return idf(1, max(len(self.rows), 1))
+
+    def search_words(self, query: str, count: int) -> list[tuple[int, float]]:
+        """Return up to `count` (row id, score 0 to 1), best first, for passages with a hit.
+
+        The score is BM25 divided by what a passage would reach that is full of every query word.
+        """
+        wanted = terms(query)
+        if self.words is None or not wanted:
+            return []
+        # `bm25s` leaves out the factor k1 + 1, so idf itself bounds a word's part of the score.
+        bound = sum(
+            idf(found, len(self.rows)) if (found := self.passages_with(term)) else self.max_idf
+            for term in wanted
+        )
+        places, scores = self.words.retrieve(
+            [wanted],
+            k=min(count, len(self.rows)),
+            show_progress=False,
+            backend_selection="numpy",
+        )
+        return [
+            (int(self.rows[place]), min(1.0, float(score) / bound))
+            for place, score in zip(places[0], scores[0], strict=True)
+            if score > 0
+        ]
+
+    def search_vectors(self, query: Sequence[float], count: int) -> list[tuple[int, float]]:
+        """Return up to `count` (row id, cosine clipped to 0..1), best first; exact.
+
+        Args:
+            query: `dimensions` numbers of any length but zero.
+            count: how many at most.
+        """
+        if self.vectors is None or not len(self.rows):
+            return []
+        wanted = unit(np.asarray([query], dtype=np.float32))[0]
+        # Not `@`: on busy cores its threads wait for each other, 8 ms in place of 0.6 at 10,000.
+        cosines = np.vecdot(self.vectors, wanted)
+        count = min(count, len(cosines))
+        best = np.argpartition(cosines, -count)[-count:]
+        best = best[np.argsort(-cosines[best], kind="stable")]
+        return [
+            (int(self.rows[i]), min(1.0, float(cosines[i]))) for i in best if float(cosines[i]) > 0
+        ]
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors, shape (n, dimensions), scaled to length 1; zero vectors stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return scaled
+
+
+def write(
+    target: Path,
+    rows: Sequence[int],
+    texts: Sequence[str],
+    vectors: Vectors | None,
+    embed_model: str | None,
+) -> None:
+    """Write a revision's directory, durably, and rename it into place.
+
+    Args:
+        target: the directory; an unpublished one of that name is replaced.
+        rows: row ids of n passages.
+        texts: their texts, in the same order.
+        vectors: shape (n, dimensions), or None.
+        embed_model: name of the model that made the vectors.
+    """
+    unfinished = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    corpus = bm25s.tokenize(
+        list(texts),
+        token_pattern=TOKEN_PATTERN,
+        stopwords=STOPWORDS,
+        stemmer=Stemmer.Stemmer("english"),
+        show_progress=False,
+    )
+    if corpus.vocab:
+        words = bm25s.BM25()
+        words.index((corpus.ids, corpus.vocab), show_progress=False)
+        words.save(unfinished, show_progress=False)
+    np.save(unfinished / "rows.npy", np.asarray(rows, dtype=np.int64))
+    if vectors is not None:
+        np.save(unfinished / "vectors.npy", unit(vectors))
+    meta = {
+        "format": _FORMAT,
+        "words": bool(corpus.vocab),
+        "vectors": vectors is not None,
+        "embed_model": embed_model,
+    }
+    (unfinished / _META).write_text(json.dumps(meta), encoding="utf-8")
+    for path in [*unfinished.iterdir(), unfinished]:
+        _sync(path)
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # directories on Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(index_path: Path, owner: str, vector_store_id: str, number: int) -> Revision:
+    """Read a revision into memory.
+
+    Raises:
+        FileNotFoundError: there is no such revision (any more).
+        ConfigError: its files are damaged.
+    """
+    source = directory(index_path, vector_store_id, number)
+    written = (source / _META).read_bytes()
+    try:
+        meta = json.loads(written)
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"format {meta['format']}")
+        return Revision(
+            owner=owner,
+            vector_store_id=vector_store_id,
+            number=number,
+            rows=np.load(source / "rows.npy"),
+            vectors=np.load(source / "vectors.npy") if meta["vectors"] else None,
+            embed_model=meta["embed_model"],
+            words=bm25s.BM25.load(source, show_progress=False) if meta["words"] else None,
+        )
+    except (ValueError, KeyError, TypeError, EOFError, OSError) as error:
+        if not source.is_dir():
+            raise FileNotFoundError(source) from error
+        raise ConfigError(
+            f"the index files in {source} are damaged: delete that directory and ingest again."
+        ) from error
+
+
+def delete_old(index_path: Path, vector_store_id: str, keep: Collection[int]) -> None:
+    """Delete a store's revisions other than `keep`, and unfinished ones."""
+    kept = {directory(index_path, vector_store_id, number).name for number in keep}
+    pattern = re.compile(rf"bm25-{re.escape(vector_store_id)}-\d+(?:\.tmp)?")
+    for path in index_path.parent.iterdir():
+        if pattern.fullmatch(path.name) and path.name not in kept:
+            # Renamed first, so that a reader finds a whole directory or none.
+            doomed = path.with_suffix(".tmp")
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)

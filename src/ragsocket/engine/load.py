@@ -1,0 +1,74 @@
+"""Puts the engine together from the settings.
+
+Cheap to import. LlamaIndex takes seconds to load, which happens here in a thread, so that the
+event loop goes on answering probes and sockets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from ragsocket.settings import Settings
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+
+    from ragsocket.engine.compose import RagEngine
+    from ragsocket.engine.token_stream import TokenStream
+
+
+async def load_engine(
+    settings: Settings, *, llm: LLM | None = None, embed_model: BaseEmbedding | None = None
+) -> RagEngine:
+    """Import what is heavy in a thread, open the index, and compose the engine.
+
+    Documents are not ingested here; see `RagEngine.ingest`.
+
+    Args:
+        settings: the operator's choices.
+        llm: a LlamaIndex LLM to use in place of the server in the settings.
+        embed_model: a LlamaIndex embedding to use in place of the one in the settings.
+
+    Raises:
+        ConfigError: the settings name something that cannot be used, or the index is damaged.
+    """
+    await to_thread.run_sync(importlib.import_module, "ragsocket.engine.compose")
+    # From here on these are look-ups.
+    from ragsocket.engine.compose import RagEngine
+    from ragsocket.engine.embeddings import open_embedding
+    from ragsocket.engine.index import Index
+    from ragsocket.engine.ingestion import EmbedSettings
+
+    async with AsyncExitStack() as opened:
+        asks = embed_model
+        if asks is None and (embed := EmbedSettings.from_settings(settings)) is not None:
+            asks = await opened.enter_async_context(open_embedding(embed))
+        tokens = _token_stream(settings, llm)
+        index = Index(settings.index_path, asks)
+        opened.callback(index.close)
+        await index.open()
+        return RagEngine(index, tokens, settings, embed_model=embed_model, closes=opened.pop_all())
+
+
+def _token_stream(settings: Settings, llm: LLM | None) -> TokenStream | None:
+    from ragsocket.engine.adapter import LlamaIndexTokenStream
+    from ragsocket.engine.token_stream import OpenAICompatible
+
+    if llm is not None:
+        return LlamaIndexTokenStream(llm)
+    if settings.llm_url is None or settings.llm_model in (None, "none"):
+        return None
+    key = settings.llm_api_key
+    return OpenAICompatible(
+        settings.llm_url,
+        (str(settings.llm_model),),
+        api_key=key.get_secret_value() if key else None,
+        connect_timeout_s=settings.connect_timeout_s,
+        first_token_timeout_s=settings.first_token_timeout_s,
+        token_timeout_s=settings.token_timeout_s,
+    )

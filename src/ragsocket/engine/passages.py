@@ -1,0 +1,394 @@
+"""Files, passages and vectors in one SQLite file.
+
+Every row has an owner and a vector store, and every look-up takes both. A row of `passages` lives
+from the revision that bore it to the one in which it died; publishing a revision is one
+transaction that ends in one UPDATE of its store, so a reader sees the old revision or the new
+one. Dead rows stay until they are older than the previous revision, for answers that still run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ragsocket.errors import ConfigError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+
+_SCHEMA = """
+CREATE TABLE vector_stores (
+    id TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
+    revision INTEGER NOT NULL DEFAULT 0, previous_revision INTEGER NOT NULL DEFAULT 0,
+    recipe TEXT NOT NULL DEFAULT '', has_vectors INTEGER NOT NULL DEFAULT 0,
+    embed_model TEXT, dimensions INTEGER,
+    PRIMARY KEY (owner, id)
+);
+CREATE TABLE files (
+    id TEXT NOT NULL, vector_store_id TEXT NOT NULL, owner TEXT NOT NULL,
+    path TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+    status TEXT NOT NULL, error TEXT,
+    PRIMARY KEY (owner, vector_store_id, id)
+);
+CREATE TABLE passages (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL, file_id TEXT NOT NULL, vector_store_id TEXT NOT NULL, owner TEXT NOT NULL,
+    ordinal INTEGER NOT NULL, text TEXT NOT NULL, text_sha256 BLOB NOT NULL, place TEXT,
+    born_revision INTEGER NOT NULL, died_revision INTEGER
+);
+CREATE INDEX passages_by_file ON passages (owner, vector_store_id, file_id);
+CREATE TABLE embeddings (
+    owner TEXT NOT NULL, vector_store_id TEXT NOT NULL, text_sha256 BLOB NOT NULL,
+    vector BLOB NOT NULL,
+    UNIQUE (owner, vector_store_id, text_sha256)
+);
+"""
+
+FileStatus = Literal["completed", "failed", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One owner's vector store.
+
+    Attributes:
+        id: `vs_…`, unique for its owner.
+        owner: whose it is.
+        revision: what is published; 0 before the first time. Counted over all stores of the
+            SQLite file, so that a number means one state.
+        previous_revision: what was published before.
+        recipe: how its files were split; another recipe means splitting all again.
+        has_vectors: whether the published revision has vectors.
+        embed_model: model of the stored embeddings, or None.
+        dimensions: length of the stored embeddings, or None.
+    """
+
+    id: str
+    owner: str
+    revision: int = 0
+    previous_revision: int = 0
+    recipe: str = ""
+    has_vectors: bool = False
+    embed_model: str | None = None
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a store; `path` is relative to the ingested folder, `size` in bytes."""
+
+    id: str
+    path: str
+    sha256: str
+    size: int
+    status: FileStatus = "completed"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of a file; `ordinal` counts from 0 in its file, `place` is for people."""
+
+    id: str
+    file_id: str
+    ordinal: int
+    text: str
+    place: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPassage:
+    """A passage by its row, with its file's path."""
+
+    row: int
+    id: str
+    file_id: str
+    path: str
+    text: str
+    place: str | None
+
+
+def make_file_id(owner: str, vector_store_id: str, path: str) -> str:
+    """Return the stable id of a file, which depends on its relative path and store alone."""
+    return "file_" + _digest(owner, vector_store_id, path)
+
+
+def make_passage_id(file_id: str, text: str, occurrence: int) -> str:
+    """Return the stable id of the `occurrence`-th passage (from 0) with this text in a file."""
+    return "psg_" + _digest(file_id, text, str(occurrence))
+
+
+def text_sha256(text: str) -> bytes:
+    """Return what embeddings are stored under, 32 bytes."""
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:32]
+
+
+class Passages:
+    """A connection to the SQLite file; any thread may use it, one at a time.
+
+    Raises:
+        ConfigError: from any method, if the file is damaged or from another version.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open the file, which must exist unless `create` is set."""
+        self.path = path
+        self._lock = threading.RLock()
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "rwc" if create else "rw"
+        try:
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"the index {path} cannot be opened: {error}.") from error
+        try:
+            self._prepare(create)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, create: bool) -> None:
+        version = self._all("PRAGMA user_version")[0][0]
+        if version == 0 and create:
+            self._all("PRAGMA journal_mode = WAL")
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._all(statement)
+                self._all(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = SCHEMA_VERSION
+        if version not in (0, SCHEMA_VERSION):
+            raise ConfigError(
+                f"the index {self.path} has format {version}, this version reads {SCHEMA_VERSION}: "
+                "delete it and ingest again."
+            )
+        self._all("PRAGMA synchronous = NORMAL")
+        self._empty = version == 0
+
+    def close(self) -> None:
+        """Close the connection; nothing else may be called afterwards."""
+        with self._lock:
+            self._db.close()
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, self._named():
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        with self._lock, self._named():
+            self._db.executemany(sql, rows)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            # Subclasses are about a statement or the disk; the class itself means a damaged file.
+            if type(error) is sqlite3.DatabaseError:
+                raise ConfigError(
+                    f"the index {self.path} is damaged ({error}): delete it and ingest again."
+                ) from error
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all writes inside one atomic step; an exception undoes them."""
+        with self._lock:
+            self._all("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._all("COMMIT")
+
+    # Stores.
+
+    def stores(self) -> list[Store]:
+        """Return the stores of every owner, for loading them; never for answering a client."""
+        if self._empty and not self._all("PRAGMA user_version")[0][0]:
+            return []
+        self._empty = False
+        return [_store(row) for row in self._all(f"SELECT {_STORE_COLUMNS} FROM vector_stores")]
+
+    def open_store(self, owner: str, vector_store_id: str) -> Store:
+        """Return a store, made empty if there is none."""
+        key = (owner, vector_store_id)
+        self._all(
+            "INSERT OR IGNORE INTO vector_stores (owner, id, name) VALUES (?, ?, ?)",
+            (*key, vector_store_id),
+        )
+        rows = self._all(
+            f"SELECT {_STORE_COLUMNS} FROM vector_stores WHERE owner = ? AND id = ?", key
+        )
+        return _store(rows[0])
+
+    def next_revision(self) -> int:
+        """Return the number that the next revision of any store gets."""
+        return int(self._all("SELECT coalesce(max(revision), 0) + 1 FROM vector_stores")[0][0])
+
+    def set_recipe(self, store: Store, recipe: str) -> None:
+        """Record how the files of a store were split."""
+        self._all(
+            "UPDATE vector_stores SET recipe = ? WHERE owner = ? AND id = ?",
+            (recipe, store.owner, store.id),
+        )
+
+    def publish(self, store: Store, revision: int, *, has_vectors: bool) -> None:
+        """Make a revision the current one and purge what no revision in use can need."""
+        key = (store.owner, store.id)
+        self._all(
+            "UPDATE vector_stores SET previous_revision = revision, revision = ?, has_vectors = ?"
+            " WHERE owner = ? AND id = ?",
+            (revision, has_vectors, *key),
+        )
+        self._all(
+            "DELETE FROM passages WHERE owner = ? AND vector_store_id = ? AND died_revision <= ?",
+            (*key, store.revision),
+        )
+        used = "SELECT {} FROM passages WHERE owner = ? AND vector_store_id = ?"
+        self._all(
+            "DELETE FROM files WHERE owner = ? AND vector_store_id = ? AND status = 'removed'"
+            f" AND id NOT IN ({used.format('file_id')})",
+            key * 2,
+        )
+        self._all(
+            "DELETE FROM embeddings WHERE owner = ? AND vector_store_id = ?"
+            f" AND text_sha256 NOT IN ({used.format('text_sha256')})",
+            key * 2,
+        )
+
+    # Files.
+
+    def files(self, owner: str, vector_store_id: str) -> list[File]:
+        """Return a store's files by path, failed ones too."""
+        rows = self._all(
+            "SELECT id, path, sha256, size, status, error FROM files"
+            " WHERE owner = ? AND vector_store_id = ? AND status != 'removed' ORDER BY path",
+            (owner, vector_store_id),
+        )
+        return [File(*row) for row in rows]
+
+    def save_files(self, store: Store, files: Iterable[File]) -> None:
+        """Add files or replace those with the same id."""
+        self._many(
+            "INSERT OR REPLACE INTO files"
+            " (id, path, sha256, size, status, error, vector_store_id, owner)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (f.id, f.path, f.sha256, f.size, f.status, f.error, store.id, store.owner)
+                for f in files
+            ),
+        )
+
+    # Passages.
+
+    def bury(self, store: Store, file_ids: Iterable[str], revision: int) -> None:
+        """Let the passages of files end with the revision before this one."""
+        self._many(
+            "UPDATE passages SET died_revision = ? WHERE owner = ? AND vector_store_id = ?"
+            " AND file_id = ? AND died_revision IS NULL",
+            ((revision, store.owner, store.id, file_id) for file_id in file_ids),
+        )
+
+    def bear(self, store: Store, passages: Iterable[Passage], revision: int) -> None:
+        """Add passages that are there from this revision on."""
+        where = (store.owner, store.id, revision)
+        self._many(
+            "INSERT INTO passages (owner, vector_store_id, born_revision, id, file_id, ordinal,"
+            " text, text_sha256, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (*where, p.id, p.file_id, p.ordinal, p.text, text_sha256(p.text), p.place)
+                for p in passages
+            ),
+        )
+
+    def living(self, store: Store) -> list[tuple[int, str, str, bytes]]:
+        """Return (row, file id, text, text_sha256) of every passage that has not died."""
+        return self._all(
+            "SELECT row, file_id, text, text_sha256 FROM passages"
+            " WHERE owner = ? AND vector_store_id = ? AND died_revision IS NULL ORDER BY row",
+            (store.owner, store.id),
+        )
+
+    def find(self, owner: str, vector_store_id: str, rows: Sequence[int]) -> list[FoundPassage]:
+        """Return passages by row, in the order asked for; rows that are purged are left out."""
+        marks = ",".join("?" * len(rows))
+        found = {
+            row[0]: FoundPassage(*row)
+            for row in self._all(
+                # The plus signs keep SQLite from walking the whole store by its index instead.
+                "SELECT p.row, p.id, p.file_id, f.path, p.text, p.place FROM passages p"
+                " JOIN files f ON f.owner = p.owner AND f.vector_store_id = p.vector_store_id"
+                f" AND f.id = p.file_id WHERE p.row IN ({marks})"
+                " AND +p.owner = ? AND +p.vector_store_id = ?",
+                (*rows, owner, vector_store_id),
+            )
+        }
+        return [found[row] for row in rows if row in found]
+
+    # Embeddings: by text, so that what moves inside a folder is not embedded again.
+
+    def embeddings(self, store: Store) -> dict[bytes, bytes]:
+        """Return a store's vectors (float32, little-endian bytes) by `text_sha256`."""
+        return dict(
+            self._all(
+                "SELECT text_sha256, vector FROM embeddings"
+                " WHERE owner = ? AND vector_store_id = ?",
+                (store.owner, store.id),
+            )
+        )
+
+    def embedded(self, store: Store) -> set[bytes]:
+        """Return the `text_sha256` of every stored vector."""
+        rows = self._all(
+            "SELECT text_sha256 FROM embeddings WHERE owner = ? AND vector_store_id = ?",
+            (store.owner, store.id),
+        )
+        return {row[0] for row in rows}
+
+    def save_embeddings(
+        self, store: Store, model: str, dimensions: int, vectors: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Add vectors by `text_sha256`, and the model that made them; visible to no search yet."""
+        with self.transaction():
+            self._many(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)",
+                ((store.owner, store.id, sha256, vector) for sha256, vector in vectors),
+            )
+            self._all(
+                "UPDATE vector_stores SET embed_model = ?, dimensions = ? WHERE owner = ?"
+                " AND id = ?",
+                (model, dimensions, store.owner, store.id),
+            )
+
+    def forget_embeddings(self, store: Store) -> None:
+        """Drop a store's vectors; published revisions keep theirs in their own files."""
+        self._all(
+            "DELETE FROM embeddings WHERE owner = ? AND vector_store_id = ?",
+            (store.owner, store.id),
+        )
+
+
+_STORE_COLUMNS = (
+    "id, owner, revision, previous_revision, recipe, has_vectors, embed_model, dimensions"
+)
+
+
+def _store(row: tuple[Any, ...]) -> Store:
+    return replace(Store(*row), has_vectors=bool(row[5]))

@@ -1,0 +1,270 @@
+"""Passages as a LlamaIndex vector store, and the retriever that fuses vectors and words.
+
+They speak LlamaIndex's interfaces alone, so that another database's store can stand in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from anyio import to_thread
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+
+from ragsocket.engine.embeddings import EndpointEmbedding
+from ragsocket.engine.ingestion.pipeline import LOCK_WAIT_S, only_ingestion, publish
+from ragsocket.engine.ingestion.revision import Revision, load
+from ragsocket.engine.passages import File, Passage, Passages, make_passage_id, text_sha256
+from ragsocket.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+RANK_CONSTANT = 60
+# Candidates per list and passage wanted: fusion and the removal of doubles need a reserve.
+CANDIDATES = 3
+
+
+class PassageVectorStore(BasePydanticVectorStore):
+    """One vector store of the SQLite file as a LlamaIndex vector store.
+
+    Queries run on one revision: by vector (mode `default`) or by words (`sparse`,
+    `text_search`); metadata filters are not supported. `add` and `delete` each publish a new
+    revision, for stores that are not kept in line with a folder.
+    """
+
+    _passages: Passages = PrivateAttr()
+    _owner: str = PrivateAttr()
+    _vector_store_id: str = PrivateAttr()
+    _revision: Revision | None = PrivateAttr()
+    _embed_model: str = PrivateAttr()
+
+    def __init__(
+        self,
+        passages: Passages,
+        owner: str,
+        vector_store_id: str,
+        revision: Revision | None = None,
+        embed_model: str = "unknown",
+    ) -> None:
+        super().__init__(stores_text=True)
+        self._passages = passages
+        self._owner = owner
+        self._vector_store_id = vector_store_id
+        self._revision = revision
+        self._embed_model = embed_model
+
+    @property
+    def client(self) -> Passages:
+        """The connection underneath."""
+        return self._passages
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Return up to `similarity_top_k` nodes with similarities between 0 and 1.
+
+        Raises:
+            NotImplementedError: the mode or a filter is not supported.
+        """
+        if query.filters or query.node_ids or query.doc_ids:
+            raise NotImplementedError("PassageVectorStore has no filters")
+        found: list[tuple[int, float]] = []
+        if query.mode == VectorStoreQueryMode.DEFAULT:
+            if self._revision and query.query_embedding:
+                found = self._revision.search_vectors(query.query_embedding, query.similarity_top_k)
+        elif query.mode in (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH):
+            if self._revision and query.query_str:
+                found = self._revision.search_words(query.query_str, query.similarity_top_k)
+        else:
+            raise NotImplementedError(f"PassageVectorStore cannot query by {query.mode}")
+        scores = dict(found)
+        passages = self._passages.find(self._owner, self._vector_store_id, list(scores))
+        nodes = [
+            TextNode(
+                id_=passage.id,
+                text=passage.text,
+                metadata={
+                    "file_id": passage.file_id,
+                    "file_name": passage.path,
+                    "place": passage.place,
+                },
+            )
+            for passage in passages
+        ]
+        return VectorStoreQueryResult(
+            nodes=nodes,
+            similarities=[scores[passage.row] for passage in passages],
+            ids=[passage.id for passage in passages],
+        )
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Do the same as `query`, in a thread."""
+        return await to_thread.run_sync(self.query, query)
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Add nodes, replacing the files (`ref_doc_id`) that they come from; blocks.
+
+        Vectors are kept if every node has an embedding.
+        """
+        by_file: dict[str, list[BaseNode]] = {}
+        for node in nodes:
+            by_file.setdefault(node.ref_doc_id or node.node_id, []).append(node)
+        files: list[File] = []
+        passages: list[Passage] = []
+        for file_id, members in by_file.items():
+            path = str(members[0].metadata.get("file_name", file_id))
+            files.append(File(file_id, path, "", 0))
+            for ordinal, node in enumerate(members):
+                text = node.get_content()
+                place = node.metadata.get("place")
+                passage_id = make_passage_id(file_id, text, ordinal)
+                passages.append(Passage(passage_id, file_id, ordinal, text, place))
+        vectors = [(node.get_content(), node.embedding) for node in nodes if node.embedding]
+        self._publish(files, passages, list(by_file), vectors if len(vectors) == len(nodes) else [])
+        return [passage.id for passage in passages]
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Do the same as `add`, in a thread."""
+        return await to_thread.run_sync(self.add, nodes)
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Take out a file (`file_id`) with its passages; blocks."""
+        known = self._passages.files(self._owner, self._vector_store_id)
+        files = [
+            File(file.id, file.path, file.sha256, file.size, "removed")
+            for file in known
+            if file.id == ref_doc_id
+        ]
+        if files:
+            self._publish(files, [], [ref_doc_id], [])
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Do the same as `delete`, in a thread."""
+        await to_thread.run_sync(self.delete, ref_doc_id)
+
+    def _publish(
+        self,
+        files: list[File],
+        passages: list[Passage],
+        dead: list[str],
+        vectors: list[tuple[str, list[float]]],
+    ) -> None:
+        db = self._passages
+        with only_ingestion(db.path, lambda _: None, LOCK_WAIT_S):
+            if vectors:
+                rows = [(text_sha256(t), np.asarray(v, dtype="<f4").tobytes()) for t, v in vectors]
+                store = db.open_store(self._owner, self._vector_store_id)
+                db.save_embeddings(store, self._embed_model, len(vectors[0][1]), rows)
+            store = db.open_store(self._owner, self._vector_store_id)
+            store = publish(db, store, files, passages, dead, store.embed_model is not None)
+            self._revision = load(db.path, store.owner, store.id, store.revision)
+
+
+class HybridRetriever(BaseRetriever):
+    """Asks vector stores by vector and by words, and fuses the lists by reciprocal rank.
+
+    The order is by rank; a node's score, 0 to 1, is the better of its two similarities. Of
+    passages with the same text the best one is returned.
+    """
+
+    def __init__(
+        self,
+        by_words: Sequence[BasePydanticVectorStore],
+        by_vector: Sequence[BasePydanticVectorStore],
+        embed_model: BaseEmbedding | None,
+        top_k: int,
+        *,
+        vectors_required: bool = False,
+    ) -> None:
+        super().__init__()
+        self._by_words = by_words
+        self._by_vector = by_vector if embed_model else ()
+        self._embed_model = embed_model
+        self._top_k = top_k
+        self._vectors_required = vectors_required
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vector = query_bundle.embedding
+        if self._by_vector and self._embed_model and vector is None:
+            vector = self._embed_model.get_query_embedding(query_bundle.query_str)
+        queries = self._queries(query_bundle.query_str, vector)
+        return self._fuse([[store.query(query) for store in stores] for stores, query in queries])
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vector = query_bundle.embedding or await self._embed(query_bundle.query_str)
+        queries = self._queries(query_bundle.query_str, vector)
+        # One after the other: words take a millisecond, and errors stay single ones.
+        return self._fuse(
+            [[await store.aquery(query) for store in stores] for stores, query in queries]
+        )
+
+    async def _embed(self, query: str) -> list[float] | None:
+        if not self._by_vector or self._embed_model is None:
+            return None
+        try:
+            if isinstance(self._embed_model, EndpointEmbedding):
+                return await self._embed_model.aget_query_embedding(query)
+            # The asynchronous methods of many LlamaIndex embeddings compute on the event loop.
+            return await to_thread.run_sync(self._embed_model.get_query_embedding, query)
+        except Exception as error:
+            if self._vectors_required:
+                if isinstance(error, EngineError):
+                    raise
+                raise EngineError(
+                    "embedding_unavailable", "The question could not be embedded.", retryable=True
+                ) from error
+            logger.warning("searching by words alone: embedding failed", exc_info=error)
+            return None
+
+    def _queries(
+        self, text: str, vector: list[float] | None
+    ) -> list[tuple[Sequence[BasePydanticVectorStore], VectorStoreQuery]]:
+        count = self._top_k * CANDIDATES
+        queries = [
+            (
+                self._by_words,
+                VectorStoreQuery(
+                    query_str=text, similarity_top_k=count, mode=VectorStoreQueryMode.SPARSE
+                ),
+            )
+        ]
+        if vector is not None:
+            queries.append(
+                (self._by_vector, VectorStoreQuery(query_embedding=vector, similarity_top_k=count))
+            )
+        return queries
+
+    def _fuse(self, lists: Sequence[Sequence[VectorStoreQueryResult]]) -> list[NodeWithScore]:
+        ranks: dict[str, float] = {}
+        nodes: dict[str, NodeWithScore] = {}
+        for results in lists:
+            hits = [
+                (similarity, node)
+                for result in results
+                for similarity, node in zip(
+                    result.similarities or (), result.nodes or (), strict=True
+                )
+            ]
+            hits.sort(key=lambda hit: -hit[0])
+            for rank, (similarity, node) in enumerate(hits, 1):
+                key = node.node_id
+                ranks[key] = ranks.get(key, 0.0) + 1 / (RANK_CONSTANT + rank)
+                known = nodes.setdefault(key, NodeWithScore(node=node, score=similarity))
+                known.score = max(known.score or 0.0, similarity)
+        seen: set[str] = set()
+        best: list[NodeWithScore] = []
+        for key in sorted(ranks, key=lambda key: -ranks[key]):
+            text = " ".join(nodes[key].node.get_content().split()).casefold()
+            if text not in seen:
+                seen.add(text)
+                best.append(nodes[key])
+        return best[: self._top_k]

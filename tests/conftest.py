@@ -1,0 +1,70 @@
+"""What every test can ask for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from harness import Served, serving
+from ragsocket.settings import Settings
+from upstream import Upstream
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that production runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """A scripted model server."""
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small documents, for reading only."""
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "ferry.md").write_text(
+        "# Ferry\n\nThe ferry to Holm leaves at 7:40 every morning. "
+        "A bicycle travels for 3 crowns. Dogs travel free of charge.\n"
+    )
+    (folder / "harbour.txt").write_text(
+        "The harbour office opens at nine. Lost luggage is kept for 30 days in shed 4.\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ingested(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with an index of the two documents, for copying."""
+    from ragsocket.engine.ingestion.pipeline import ingest
+
+    state = tmp_path_factory.mktemp("ingested")
+    settings = Settings(state_dir=state)
+    ingest(
+        documents,
+        settings.index_path,
+        embed=None,
+        chunk_tokens=settings.chunk_tokens,
+        chunk_overlap_tokens=settings.chunk_overlap_tokens,
+    )
+    return state
+
+
+@pytest.fixture
+def state(ingested: Path, tmp_path: Path) -> Path:
+    """A state directory of the test's own, with the two documents in its index."""
+    return shutil.copytree(ingested, tmp_path / "state")
+
+
+@pytest.fixture
+async def served(upstream: Upstream, state: Path) -> AsyncIterator[Served]:
+    """The whole server over two documents and the scripted model, ready for questions."""
+    async with serving(state, upstream=upstream) as server:
+        yield server

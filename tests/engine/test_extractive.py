@@ -1,0 +1,121 @@
+"""Answers without a language model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from material import CHUNKS, write_files
+
+from ragsocket.engine.base import Turn
+from ragsocket.engine.extractive import (
+    LABEL,
+    ONLY_QUOTES,
+    answer_text,
+    conversation_text,
+    extract,
+    spoken,
+)
+from ragsocket.engine.index import Index, SearchResult
+from ragsocket.engine.ingestion.pipeline import ingest
+
+FILES: dict[str, str | bytes] = {
+    "huts.md": (
+        "# Highspur\n\nThe hut stands at 2,310 m. It has twelve beds, e.g. for climbers. "
+        "A warden is there in summer.\n\n## Dogs\n\nDogs are welcome at two huts only:\n\n"
+        "- **Mirefoot:** two per night.\n- **Twelve Pines:** one per night.\n"
+    ),
+    "prices.md": "| Item | Day | Week |\n|---|---|---|\n| Tent | 16 | 80 |\n| Stove | 5 | 25 |\n",
+    "gear.txt": "Snowshoe Tarrow\n\nWeight\n\n1,920 g\n\nCarries\n\nup to 110 kg\n\nIt was made here.\n",
+    "plain.txt": "The sauna is hot. The sauna opens at six. The sauna is free. The sauna is big. "
+    "The sauna is small. Nobody comes.",
+}
+
+
+@pytest.fixture
+async def index(tmp_path: Path) -> AsyncIterator[Index]:
+    """A small index, words alone."""
+    path = tmp_path / "index" / "passages.sqlite3"
+    ingest(write_files(tmp_path / "documents", FILES), path, embed=None, **CHUNKS)
+    index = Index(path)
+    await index.open()
+    yield index
+    index.close()
+
+
+async def extracts(index: Index, question: str) -> tuple[list[tuple[str, int]], SearchResult]:
+    """Search and extract."""
+    found = await index.search(question, owner="local", top_k=5)
+    return extract(question, found.sources, found.snapshot), found
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("How many beds has Highspur?", "It has twelve beds, e.g. for climbers."),
+        ("What does a stove cost for a week?", "Item: Stove; Day: 5; Week: 25"),
+        (
+            "Which huts welcome dogs?",
+            "Dogs are welcome at two huts only: **Mirefoot:** two per night; "
+            "**Twelve Pines:** one per night",
+        ),
+        (
+            "How much weight can the Tarrow snowshoe carry?",
+            "Snowshoe Tarrow · Weight · 1,920 g · Carries · up to 110 kg",
+        ),
+    ],
+)
+async def test_the_sentence_that_answers_comes_with_its_source(
+    index: Index, question: str, sentence: str
+) -> None:
+    """Rows keep the names of their columns, lists what announces them, values their names."""
+    found, result = await extracts(index, question)
+    number = dict(found)[sentence]
+    source = result.sources[number - 1].text
+    assert sentence.split()[-1].strip(".") in source
+
+
+async def test_few_sentences_in_the_order_of_the_text(index: Index) -> None:
+    """Four at most, and what does not fit the question is left out."""
+    found, _ = await extracts(index, "Tell me about the sauna")
+    assert len(found) == 4
+    text = str(FILES["plain.txt"])
+    places = [text.index(sentence) for sentence, _ in found]
+    assert places == sorted(places)
+    assert "Nobody comes." not in dict(found)
+
+
+def test_the_answer_says_what_it_is_and_marks_every_extract() -> None:
+    """Nobody shall take it for a model's words."""
+    assert answer_text([("A.", 2), ("B.", 1)]) == f"{LABEL}\n\n- A. [2]\n- B. [1]"
+
+
+def test_nothing_to_read_gives_nothing(index: Index) -> None:
+    """No sources, no extracts."""
+    assert extract("beds", [], index.snapshot("local")) == []
+
+
+def test_a_wish_about_the_conversation_is_answered_honestly() -> None:
+    """Only "shorter" can be granted, and the mark goes, since it would name nothing here."""
+    said = Turn("assistant", answer_text([("It has twelve beds.", 1), ("Or more.", 2)]))
+    assert conversation_text([said, Turn("user", "shorter")]) == "It has twelve beds."
+    assert conversation_text([said, Turn("user", "in French")]) == ONLY_QUOTES
+    assert conversation_text([Turn("assistant", "Hi"), Turn("user", "shorter")]) == ONLY_QUOTES
+    assert conversation_text([Turn("user", "hello")]) == ONLY_QUOTES
+
+
+async def test_it_streams_in_small_pieces_and_can_be_stopped() -> None:
+    """Every piece is a chance for others to run, and nothing is lost between pieces."""
+    text = answer_text([(f"Sentence {n} with  some words in it.", 1) for n in range(9)])
+    pieces = [delta.text async for delta in spoken(text)]
+    assert "".join(pieces) == text
+    assert len(pieces) > 10
+    got: list[str] = []
+    with anyio.CancelScope() as scope:
+        async for delta in spoken(text):
+            got.append(delta.text)
+            if len(got) == 3:
+                scope.cancel()
+    assert got == pieces[:3]

@@ -1,0 +1,460 @@
+"""Ingestion on real folders, in real child processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from material import (
+    CHUNKS,
+    EmbeddingsServer,
+    WordEmbedding,
+    embeddings_server,
+    make_pdf,
+    write_files,
+)
+from pypdf import PdfReader, PdfWriter
+
+from ragsocket.engine.index import Index
+from ragsocket.engine.ingestion import EmbedSettings, Progress, Report, run_ingestion
+from ragsocket.engine.ingestion.pipeline import ingest, only_ingestion
+from ragsocket.engine.ingestion.reading import html_text, list_folder
+from ragsocket.engine.ingestion.splitting import Splitter
+from ragsocket.engine.passages import Passages
+from ragsocket.errors import ConfigError, EngineError
+from ragsocket.settings import Settings
+
+FILES: dict[str, str | bytes] = {
+    "huts.md": "# Huts\n\nMirefoot has forty beds. Highspur has twelve beds.\n",
+    "rules/dogs.txt": "Two dogs may stay at Mirefoot. No dogs may stay at Highspur.\n",
+    "prices.md": "A tent costs sixteen euros a day.\n",
+}
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingsServer]:
+    """A running embeddings server."""
+    with embeddings_server() as running:
+        yield running
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of three documents of one passage each."""
+    return write_files(tmp_path / "documents", FILES)
+
+
+@pytest.fixture
+def index_path(tmp_path: Path) -> Path:
+    """Where the index is to be."""
+    return tmp_path / "state" / "index" / "passages.sqlite3"
+
+
+def run(root: Path, index_path: Path, embed: EmbedSettings | None = None, **kwargs: str) -> Report:
+    """Ingest in this process."""
+    return ingest(root, index_path, embed=embed, **CHUNKS, **kwargs)
+
+
+def counts(report: Report) -> tuple[int, int, int, int, int]:
+    """Return what a report counts: added, changed, unchanged, removed, and the revision."""
+    return (report.added, report.changed, report.unchanged, report.removed, report.revision)
+
+
+def stored(index_path: Path) -> dict[str, tuple[str, str | None]]:
+    """Return text and place of every passage by id."""
+    with closing(Passages(index_path)) as db:
+        store = db.open_store("local", "vs_default")
+        rows = [row for row, *_ in db.living(store)]
+        return {p.id: (p.text, p.place) for p in db.find("local", "vs_default", rows)}
+
+
+def embed(server: EmbeddingsServer, model: str = "m1") -> EmbedSettings:
+    """Return settings for a server."""
+    return EmbedSettings(server.url, model, batch=2)
+
+
+def test_each_kind_of_change_costs_exactly_itself(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """Adding, changing, deleting, moving and touching files embeds the new texts and no others."""
+    assert counts(run(root, index_path, embed(server))) == (3, 0, 0, 0, 1)
+    assert len(server.texts) == 3
+
+    server.texts.clear()
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    for path in root.rglob("*.md"):
+        os.utime(path, (1, 1))
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    moved = root.rename(root.with_name("moved"))
+    before = stored(index_path)
+    assert counts(run(moved, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    assert server.texts == []
+    assert stored(index_path) == before
+
+    write_files(moved, {"prices.md": "A tent costs twenty euros a day.\n", "new.md": "New here.\n"})
+    (moved / "huts.md").unlink()
+    report = run(moved, index_path, embed(server))
+    assert counts(report) == (1, 1, 1, 1, 2)
+    assert report.passages == 3
+    assert sorted(server.texts) == ["A tent costs twenty euros a day.", "New here."]
+    assert {text for text, _ in stored(index_path).values()} == {
+        "A tent costs twenty euros a day.",
+        "New here.",
+        "Two dogs may stay at Mirefoot. No dogs may stay at Highspur.",
+    }
+
+    server.texts.clear()
+    (moved / "new.md").rename(moved / "newer.md")
+    assert counts(run(moved, index_path, embed(server))) == (1, 0, 2, 1, 3)
+    assert server.texts == []
+
+
+def test_broken_files_are_named_and_the_rest_goes_in(root: Path, index_path: Path) -> None:
+    """A file that cannot be read is reported with a reason in every run, and costs nobody else."""
+    writer = PdfWriter(
+        clone_from=PdfReader(write_files(root, {"p.pdf": make_pdf(["x"])}) / "p.pdf")
+    )
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(root / "locked.pdf")
+    (root / "p.pdf").unlink()
+    write_files(
+        root,
+        {
+            "broken.pdf": b"%PDF-1.4\nnothing of the kind",
+            "latin.txt": "Gr\u00fc\u00dfe".encode("latin-1"),
+            "empty.md": " \n\n",
+            "picture.png": b"\x89PNG",
+            ".hidden.md": "not for reading",
+            ".git/notes.md": "not for reading",
+        },
+    )
+    for revision in (1, 1):
+        report = run(root, index_path)
+        reasons = dict(report.failed)
+        assert set(reasons) == {"broken.pdf", "locked.pdf", "latin.txt", "empty.md"}
+        assert reasons["locked.pdf"] == "encrypted PDF"
+        assert reasons["latin.txt"] == "not UTF-8 text (byte 2)"
+        assert reasons["empty.md"] == "has no text"
+        assert (report.revision, report.passages) == (revision, 3)
+        assert any(".png" in note for note in report.notes)
+
+    write_files(root, {"huts.md": b"\xff\xfe\xff", "latin.txt": "Repaired."})
+    report = run(root, index_path)
+    assert counts(report) == (1, 0, 2, 0, 2)
+    assert "huts.md" in dict(report.failed)
+    assert report.passages == 3
+
+
+def test_links_that_leave_the_folder_are_refused(
+    root: Path, index_path: Path, tmp_path: Path
+) -> None:
+    """Neither a linked file nor a linked folder outside is read; a link inside is."""
+    outside = write_files(tmp_path / "outside", {"secret.md": "The secret word is zebra."})
+    (root / "link.md").symlink_to(outside / "secret.md")
+    (root / "folder").symlink_to(outside)
+    (root / "again.md").symlink_to(root / "huts.md")
+    (root / "loop").symlink_to(root)
+    report = run(root, index_path)
+    assert [name for name, _ in report.failed] == ["folder", "link.md"]
+    assert report.added == 4
+    assert not any("zebra" in text for text, _ in stored(index_path).values())
+    assert [name for name, _ in list_folder(root).files] == [
+        "again.md",
+        "huts.md",
+        "prices.md",
+        "rules/dogs.txt",
+    ]
+
+
+def test_places_are_pages_and_lines(root: Path, index_path: Path) -> None:
+    """A passage of a PDF names its page, one of a text its lines."""
+    lines = [f"Line {i} tells about subject number {i} in a few plain words." for i in range(1, 41)]
+    write_files(
+        root,
+        {"a.pdf": make_pdf(["Wombats dig.", "", "Otters swim."]), "long.txt": "\n\n".join(lines)},
+    )
+    run(root, index_path)
+    places = dict(stored(index_path).values())
+    assert places["Wombats dig."] == "page 1"
+    assert places["Otters swim."] == "page 3"
+    for text, place in places.items():
+        if text.startswith("Line"):
+            numbers = [int(line.split()[1]) for line in text.split("\n\n")]
+            assert place == f"lines {2 * numbers[0] - 1}-{2 * numbers[-1] - 1}"
+
+
+def test_html_keeps_what_people_read() -> None:
+    """Scripts, styles, navigation and page furniture are dropped; title and text stay."""
+    page = b"""<!doctype html><html><head><title>Hut
+      rules</title><style>p {color: red}</style></head><body>
+      <header>Home | Contact</header><nav><a>Menu</a></nav>
+      <main><header><h1>Dogs</h1></header><p>Two <b>dogs</b> may
+      stay.<p>At <i>Mirefoot</i><br>only.<table><tr><td>Dog<td>7 euros</table>
+      <script>track()</script><aside>Advert</aside><!-- hidden --><pre>a
+  b</pre></main><footer>Imprint</footer></body></html>"""
+    text = html_text(page)
+    for junk in ("color", "Home", "Menu", "track", "Advert", "hidden", "Imprint", "<", "html"):
+        assert junk not in text
+    assert text.startswith("Hut rules\n\nDogs\n\nTwo dogs may stay.\n\nAt Mirefoot\nonly.")
+    assert "Dog 7 euros" in text
+    assert "a\nb" in text
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=300),
+            st.sampled_from(["Word. ", "\n\n", "- item\n", "\u6f22\u5b57\u3002", "a" * 700, ", "]),
+        ),
+        max_size=30,
+    ).map("".join),
+    st.sampled_from([32, 64]),
+)
+def test_splitting_loses_and_invents_nothing(text: str, chunk_tokens: int) -> None:
+    """Without overlap the passages together are the text, but for white space; none is too long."""
+    pieces = list(Splitter(chunk_tokens, 0).split(text))
+    assert "".join("".join(p.text for p in pieces).split()) == "".join(text.split())
+    last_line = text.count("\n") + 1
+    for piece in pieces:
+        assert len(piece.text.encode()) <= chunk_tokens * 4
+        assert 1 <= piece.first_line <= piece.last_line <= last_line
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.sampled_from([" ", ". ", "\n", "\n\n", ", ", "\u3002", "\n- "]), max_size=400),
+    st.sampled_from([(32, 8), (32, 31), (64, 16)]),
+)
+def test_overlapping_passages_hold_every_word(gaps: list[str], sizes: tuple[int, int]) -> None:
+    """With overlap every word is in some passage, and each passage knows its first line."""
+    text = "".join(f"w{i}x{gap}" for i, gap in enumerate(gaps))
+    pieces = list(Splitter(*sizes).split(text))
+    words = {word for piece in pieces for word in re.findall(r"w\d+x", piece.text)}
+    assert words == {f"w{i}x" for i in range(len(gaps))}
+    for piece in pieces:
+        assert piece.first_line == text.count("\n", 0, text.index(piece.text)) + 1
+
+
+def test_splitting_a_giant_line_does_not_crawl() -> None:
+    """Two megabytes without a space or a line end are split in seconds."""
+    started = time.perf_counter()
+    pieces = [piece.text for piece in Splitter(256, 32).split("x" * 2_000_000)]
+    assert "".join(pieces) == "x" * 2_000_000
+    assert time.perf_counter() - started < 5
+
+
+def test_another_embedding_model_embeds_all_again(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """A change of model or of dimensions is noticed, named, and makes a new revision."""
+    assert run(root, index_path, embed(server)).notes == ()
+    server.texts.clear()
+    report = run(root, index_path, embed(server, "m2"))
+    assert (len(server.texts), report.revision, report.unchanged) == (3, 2, 3)
+    assert "m2" in report.notes[0]
+
+    server.texts.clear()
+    server.dimensions = 32
+    write_files(root, {"new.md": "New here."})
+    report = run(root, index_path, embed(server, "m2"))
+    assert "32" in report.notes[0]
+    assert sorted(set(server.texts)) == sorted(text for text, _ in stored(index_path).values())
+
+
+def test_other_passage_sizes_split_all_again(root: Path, index_path: Path) -> None:
+    """Changing the size of passages splits unchanged files anew."""
+    run(root, index_path)
+    report = ingest(root, index_path, embed=None, chunk_tokens=32, chunk_overlap_tokens=0)
+    assert counts(report) == (0, 3, 0, 0, 2)
+
+
+def test_a_failing_embeddings_server_delays_vectors_alone(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """Texts are published without vectors, and the next ingestion makes up for them."""
+    server.status = 500
+    report = run(root, index_path, embed(server))
+    assert (report.revision, report.passages) == (1, 3)
+    assert "3 passages have no vector" in report.notes[0]
+    server.status = 200
+    report = run(root, index_path, embed(server))
+    assert (report.revision, report.notes, len(server.texts)) == (2, (), 3)
+
+
+def test_lost_index_files_are_made_again(root: Path, index_path: Path) -> None:
+    """If the directory of the published revision is gone, the next ingestion publishes another."""
+    run(root, index_path)
+    (index_path.parent / "bm25-vs_default-1").rename(index_path.parent / "gone")
+    assert counts(run(root, index_path)) == (0, 0, 3, 0, 2)
+
+
+def test_a_missing_folder_and_a_bad_store_id_are_refused(root: Path, index_path: Path) -> None:
+    """What cannot be ingested is refused by name before anything is written."""
+    with pytest.raises(ConfigError, match="nowhere"):
+        run(root / "nowhere", index_path)
+    with pytest.raises(ConfigError, match="\\.\\./vs"):
+        run(root, index_path, vector_store_id="../vs")
+    assert not index_path.exists()
+
+
+def test_a_second_ingestion_is_refused_by_name(root: Path, index_path: Path) -> None:
+    """While one ingestion holds the index, another gives up after its wait."""
+    told: list[Progress] = []
+    with only_ingestion(index_path, told.append, 0), pytest.raises(ConfigError, match="another"):
+        ingest(root, index_path, embed=None, **CHUNKS, progress=told.append, lock_wait_s=1)
+    assert [progress.stage for progress in told] == ["waiting"]
+    assert run(root, index_path).added == 3
+
+
+def make_settings(index_path: Path, server: EmbeddingsServer | None = None) -> Settings:
+    """Return an operator's settings."""
+    return Settings(
+        state_dir=index_path.parent.parent,
+        embed_url=server.url if server else None,
+        embed_model="m1" if server else None,
+        llm_url=server.url if server else None,
+        llm_model="any" if server else None,
+        llm_api_key="sesame" if server else None,
+        chunk_tokens=64,
+        chunk_overlap_tokens=8,
+    )
+
+
+def ingestion_children(pid: int | None = None) -> list[psutil.Process]:
+    """Return the ingestion processes below this one, or below another."""
+    return [
+        child
+        for child in psutil.Process(pid).children(recursive=True)
+        if "ragsocket.engine.ingestion" in child.cmdline()
+    ]
+
+
+async def test_the_child_process_does_the_work(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """A child ingests, tells its progress and reports; the key is not on its command line."""
+    told: list[Progress] = []
+    arguments: list[str] = []
+
+    def note(progress: Progress) -> None:
+        told.append(progress)
+        arguments.extend(word for child in ingestion_children() for word in child.cmdline())
+
+    report = await run_ingestion(make_settings(index_path, server), root, on_progress=note)
+    assert counts(report) == (3, 0, 0, 0, 1)
+    assert {progress.stage for progress in told} == {"reading", "embedding", "indexing"}
+    assert set(server.keys) == {"Bearer sesame"}
+    assert arguments
+    assert not any("sesame" in word for word in arguments)
+    assert ingestion_children() == []
+
+
+async def test_refusals_of_the_child_arrive_as_such(index_path: Path, tmp_path: Path) -> None:
+    """A ConfigError in the child is a ConfigError here, with its text."""
+    with pytest.raises(ConfigError, match="nowhere"):
+        await run_ingestion(make_settings(index_path), tmp_path / "nowhere")
+
+
+async def test_a_crash_of_the_child_is_an_engine_error_and_logged(
+    root: Path, index_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the child said on its way down stands in the log, not in the message."""
+    index_path.parent.mkdir(parents=True)
+    index_path.with_suffix(".lock").write_bytes(b"not a database, so the lock cannot be taken")
+    with pytest.raises(EngineError) as raised:
+        await run_ingestion(make_settings(index_path), root)
+    assert (raised.value.code, raised.value.retryable) == ("ingestion_failed", True)
+    assert "DatabaseError" in caplog.text
+    assert "DatabaseError" not in raised.value.message
+
+
+async def test_kill_9_of_the_child_leaves_the_old_revision(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """A child killed in the middle is an EngineError; the old revision answers, a new run works."""
+    settings = make_settings(index_path, server)
+    await run_ingestion(settings, root)
+    write_files(root, {"prices.md": "A tent costs twenty euros a day.\n"})
+    server.gate.clear()
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "embedding":
+            for child in ingestion_children():
+                child.kill()
+
+    with pytest.raises(EngineError) as raised:
+        await run_ingestion(settings, root, on_progress=kill)
+    assert raised.value.code == "ingestion_failed"
+    server.gate.set()
+
+    index = Index(index_path)
+    await index.open()
+    found = await index.search("tent euros", owner="local", top_k=1)
+    assert (found.revision, found.sources[0].text) == (1, "A tent costs sixteen euros a day.")
+    assert counts(await run_ingestion(settings, root)) == (0, 1, 2, 0, 2)
+    assert await index.refresh() == 2
+    index.close()
+
+
+async def test_cancelling_ends_the_child(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """When the awaiting scope is cancelled the child is gone, and the index is free again."""
+    server.gate.clear()
+    with anyio.CancelScope() as scope:
+        await run_ingestion(
+            make_settings(index_path, server),
+            root,
+            on_progress=lambda p: scope.cancel() if p.stage == "embedding" else None,
+        )
+    assert scope.cancelled_caught
+    assert ingestion_children() == []
+    server.gate.set()
+    assert run(root, index_path).revision == 1
+
+
+async def test_the_child_ends_with_its_parent(
+    root: Path, index_path: Path, server: EmbeddingsServer, tmp_path: Path
+) -> None:
+    """Killing the parent with -9 in the middle of an ingestion ends the child as well."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, anyio\nfrom pathlib import Path\n"
+        "from ragsocket.engine.ingestion import run_ingestion\n"
+        "from ragsocket.settings import Settings\n"
+        "state, url, root = sys.argv[1:]\n"
+        "settings = Settings(state_dir=state, embed_url=url, embed_model='m1')\n"
+        "anyio.run(run_ingestion, settings, Path(root))\n"
+    )
+    server.gate.clear()
+    command = [sys.executable, str(script), str(tmp_path / "state"), server.url, str(root)]
+    async with await anyio.open_process(command) as parent:
+        assert await anyio.to_thread.run_sync(server.asked.wait, 60)
+        (child,) = ingestion_children(parent.pid)
+        parent.kill()
+        await anyio.to_thread.run_sync(child.wait, 20)
+    assert not child.is_running()
+
+
+async def test_an_embedding_object_works_in_this_process(root: Path, index_path: Path) -> None:
+    """With an embedding object the ingestion runs in a thread here, and can be cancelled."""
+    settings = make_settings(index_path)
+    with anyio.CancelScope() as scope:
+        await run_ingestion(
+            settings, root, embed_model=WordEmbedding(), on_progress=lambda _: scope.cancel()
+        )
+    assert scope.cancelled_caught
+    report = await run_ingestion(settings, root, embed_model=WordEmbedding())
+    assert counts(report) == (3, 0, 0, 0, 1)
+    assert ingestion_children() == []

@@ -1,0 +1,176 @@
+"""The real server on a real port, and a raw client that speaks JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import websockets
+from anyio.abc import TaskGroup
+from fastapi import FastAPI
+
+from ragsocket.app import create_app
+from ragsocket.engine.base import Engine
+from ragsocket.responses.runner import Runner
+from ragsocket.server import Server
+from ragsocket.settings import Settings
+from upstream import Upstream
+
+PATIENCE_S = 20.0
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Served:
+    """A running server.
+
+    Attributes:
+        address: `host:port`.
+        app: the application inside.
+        server: the uvicorn server.
+        settings: what it was started with.
+    """
+
+    address: str
+    app: FastAPI
+    server: Server
+    settings: Settings
+    stopped: anyio.Event
+
+    @property
+    def runner(self) -> Runner:
+        """The runner inside."""
+        runner: Runner = self.app.state.runner
+        return runner
+
+    def http(self, **kwargs: Any) -> httpx.AsyncClient:
+        """A client for the HTTP doors."""
+        return httpx.AsyncClient(base_url=f"http://{self.address}", timeout=PATIENCE_S, **kwargs)
+
+    @asynccontextmanager
+    async def talk(self, path: str = "/ws", **kwargs: Any) -> AsyncIterator[Talk]:
+        """Open a socket."""
+        uri = f"ws://{self.address}{path}"
+        async with websockets.connect(uri, max_size=None, **kwargs) as socket:
+            yield Talk(socket)
+
+    async def idle(self) -> None:
+        """Wait until no response is unfinished."""
+        await until(lambda: self.runner.running == 0)
+
+
+@dataclass
+class Talk:
+    """A raw conversation over one socket; remembers everything it was sent."""
+
+    socket: websockets.ClientConnection
+    seen: list[Event] = field(default_factory=list)
+
+    async def send(self, event: Event | str | bytes) -> None:
+        """Send an event, or a frame just as it is."""
+        await self.socket.send(json.dumps(event) if isinstance(event, dict) else event)
+
+    async def ask(self, question: str, **fields: Any) -> None:
+        """Send a `response.create`."""
+        await self.send({"type": "response.create", "input": question, **fields})
+
+    async def recv(self) -> Event:
+        """Return the next event."""
+        with anyio.fail_after(PATIENCE_S):
+            event: Event = json.loads(await self.socket.recv())
+        self.seen.append(event)
+        return event
+
+    async def until(self, *types: str, **fields: Any) -> Event:
+        """Return the next event of one of these types that has these fields."""
+        while True:
+            event = await self.recv()
+            if event["type"] in types and fields.items() <= event.items():
+                return event
+
+    async def terminal(self) -> Event:
+        """Return the next terminal event."""
+        return await self.until(*TERMINAL)
+
+    async def answer(self, question: str, **fields: Any) -> list[Event]:
+        """Ask, and return every event of the answer."""
+        first = len(self.seen)
+        await self.ask(question, **fields)
+        await self.terminal()
+        return self.seen[first:]
+
+    async def close_code(self) -> int:
+        """Read until the server closes, and return its code."""
+        try:
+            while True:
+                await self.recv()
+        except websockets.ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return closed.rcvd.code
+
+
+def text_of(events: list[Event]) -> str:
+    """Return the text that the deltas add up to."""
+    return "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+
+
+def answer_text(response: Event) -> str:
+    """Return the text of a Response's message."""
+    return "".join(
+        part["text"]
+        for item in response["output"]
+        if item["type"] == "message"
+        for part in item["content"]
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that nobody announces; fails after `PATIENCE_S`."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(
+    state: Path,
+    *,
+    upstream: Upstream | None = None,
+    data: Path | None = None,
+    engine: Engine | None = None,
+    **settings: Any,
+) -> AsyncIterator[Served]:
+    """Run the server in this loop, on a port of its own, until the block ends."""
+    if upstream is not None:
+        settings = {"llm_url": upstream.url, "llm_model": "scripted", **settings}
+    chosen = Settings(port=0, state_dir=state, data=data, **settings)
+    app = create_app(chosen, engine=engine)
+    server = Server(app, chosen)
+    stopped = anyio.Event()
+
+    async def serve(tasks: TaskGroup) -> None:
+        try:
+            await server.serve()
+        finally:
+            stopped.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve, tasks)
+        await until(lambda: server.started)
+        host, port = server.address
+        served = Served(f"{host}:{port}", app, server, chosen, stopped)
+        await until(lambda: not served.runner.engine.readiness())
+        try:
+            yield served
+        finally:
+            server.should_exit = True
+            with anyio.CancelScope(shield=True), anyio.fail_after(PATIENCE_S):
+                await stopped.wait()

@@ -1,0 +1,111 @@
+"""Foreign origins and foreign hosts are refused on every door."""
+
+from __future__ import annotations
+
+import pytest
+import websockets
+from starlette.requests import HTTPConnection
+from starlette.routing import Route, WebSocketRoute
+
+from harness import Served
+from ragsocket.errors import ConfigError, RequestError
+from ragsocket.settings import Settings
+from ragsocket.transports.guard import Guard
+
+
+def connection(**headers: str) -> HTTPConnection:
+    """A request with these headers."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return HTTPConnection({"type": "http", "headers": raw})
+
+
+def allowed(settings: Settings, **headers: str) -> bool:
+    """Whether a request is let in."""
+    try:
+        Guard.of(settings).check(connection(**headers))
+    except RequestError as error:
+        assert error.status == 403
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "let_in"),
+    [
+        ("127.0.0.1:8000", None, True),
+        ("localhost:8000", None, True),
+        ("[::1]:8000", None, True),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000", True),
+        ("127.0.0.1:8000", "http://localhost:3000", True),
+        ("127.0.0.1:8000", "https://app.example", True),
+        ("127.0.0.1:8000", "https://APP.example", True),
+        ("127.0.0.1:8000", "https://evil.example", False),
+        ("127.0.0.1:8000", "https://app.example.evil.example", False),
+        ("127.0.0.1:8000", "http://localhost.evil.example", False),
+        ("127.0.0.1:8000", "null", False),
+        ("127.0.0.1:8000", "file://", False),
+        ("127.0.0.1:8000", "", False),
+        ("evil.example", None, False),
+        ("evil.example", "http://evil.example", False),
+        ("192.168.1.5:8000", None, False),
+        ("app.example", "https://app.example", True),
+        ("", None, False),
+        ("[", None, False),
+    ],
+)
+def test_on_loopback(host: str, origin: str | None, let_in: bool) -> None:
+    """Bound to this machine: its own names, loopback pages, and what the operator lists."""
+    settings = Settings(allowed_origins=("https://app.example",))
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert allowed(settings, **headers) is let_in
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "let_in"),
+    [
+        ("192.0.2.7:8000", None, True),
+        ("192.0.2.7:8000", "http://192.0.2.7:8000", True),
+        ("192.0.2.7:8000", "http://localhost:3000", False),
+        ("docs.example:8000", "http://docs.example:8000", True),
+        ("evil.example", None, False),
+    ],
+)
+def test_on_other_addresses(host: str, origin: str | None, let_in: bool) -> None:
+    """Bound to the network: addresses and listed names; loopback pages mean nothing there."""
+    settings = Settings(host="0.0.0.0", allow_anonymous=True, allowed_hosts=("docs.example",))
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert allowed(settings, **headers) is let_in
+
+
+def test_an_open_bind_without_keys_is_refused() -> None:
+    """Listening to the network lets nobody in by accident: the start is refused with the fix."""
+    with pytest.raises(ConfigError, match="RAGSOCKET_ALLOW_ANONYMOUS=1"):
+        Settings(host="0.0.0.0").check()
+    Settings(host="0.0.0.0", allow_anonymous=True).check()
+    Settings(host="::1").check()
+
+
+async def test_every_http_door_refuses_strangers(served: Served) -> None:
+    """Each HTTP route answers 403 to a foreign Origin and to a foreign Host."""
+    paths = [route.path for route in served.app.routes if isinstance(route, Route)]
+    assert {"/healthz", "/readyz", "/openapi.json", "/stream-question/events"} <= set(paths)
+    async with served.http() as http:
+        for path in paths:
+            for name, value in (("Origin", "https://evil.example"), ("Host", "evil.example")):
+                answer = await http.get(f"{path}?query_text=a", headers={name: value})
+                assert answer.status_code == 403, (path, name)
+                assert answer.json()["error"]["code"].endswith("_not_allowed")
+
+
+async def test_every_socket_refuses_strangers(served: Served) -> None:
+    """Each socket closes with 4403, which a browser can read, for a foreign Origin or Host."""
+    paths = [route.path for route in served.app.routes if isinstance(route, WebSocketRoute)]
+    assert set(paths) == {"/ws", "/v1/responses"}
+    for path in paths:
+        for name, value in (("Origin", "https://evil.example"), ("Host", "evil.example")):
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                async with served.talk(path, additional_headers={name: value}) as talk:
+                    await talk.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4403
+            assert closed.value.rcvd.reason == f"{name.lower()}_not_allowed"
