@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -21,6 +21,9 @@ from ragsocket.responses.runner import Runner
 from ragsocket.server import Server
 from ragsocket.settings import Settings
 from upstream import Upstream
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
 
 PATIENCE_S = 20.0
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -146,13 +149,14 @@ async def serving(
     upstream: Upstream | None = None,
     data: Path | None = None,
     engine: Engine | None = None,
+    llm: LLM | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """Run the server in this loop, on a port of its own, until the block ends."""
     if upstream is not None:
         settings = {"llm_url": upstream.url, "llm_model": "scripted", **settings}
     chosen = Settings(port=0, state_dir=state, data=data, **settings)
-    app = create_app(chosen, engine=engine)
+    app = create_app(chosen, engine=engine, llm=llm)
     server = Server(app, chosen)
     stopped = anyio.Event()
 

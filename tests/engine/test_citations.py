@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +60,7 @@ def test_what_is_no_mark_cites_nothing(text: str) -> None:
 
 
 def test_code_ends_where_its_backticks_do() -> None:
-    """Marks count again after inline code, after a fence, and after a line with a stray backtick."""
+    """Marks count again after code, after a fence, and after a line with a stray backtick."""
     assert cited("`a[1]` [1]") == [(1, 10)]
     assert cited("```\na[1]\n```\n[2]") == [(2, 16)]
     assert cited("a ` b [1]\n[2]") == [(2, 13)]
@@ -83,5 +85,5 @@ def test_any_split_gives_the_same_citations(data: st.DataObject) -> None:
     text = data.draw(st.text(st.sampled_from("[]【】`\\\n123, ;a("), max_size=40))
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8).map(sorted))
     edges = [0, *cuts, len(text)]
-    deltas = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    deltas = [text[a:b] for a, b in pairwise(edges)]
     assert cited(*deltas) == cited(text)

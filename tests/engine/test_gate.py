@@ -147,7 +147,7 @@ async def test_what_the_documents_do_not_say_is_refused(index: Index, text: str)
 
 async def test_a_follow_up_is_judged_with_what_came_before(index: Index) -> None:
     """It names nothing itself, so the earlier turns speak for it."""
-    follow_up = Turn("user", "And is there perhaps a sauna nearby as well?")
+    follow_up = Turn("user", "And how many of them in winter?")
     assert await passes(index, *HISTORY, follow_up, score=0.99)
     assert not await passes(index, follow_up, score=0.99)
 

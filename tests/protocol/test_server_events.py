@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ragsocket.protocol.errors import CLOSE_CODES, CloseCode
 from ragsocket.protocol.server_events import DeltaWriter, OutputTextDelta, Pong, encode
 
-characters = st.characters(exclude_categories=("Cs",))
+characters = st.characters(codec="utf-8")
 
 
 @given(st.text(characters, max_size=40), st.integers(0, 10**9), st.none() | st.text(characters))

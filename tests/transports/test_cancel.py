@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ FERRY = "When does the ferry to Holm leave?"
 
 
 @pytest.fixture(autouse=True)
-def _no_collector() -> AsyncIterator[None]:
+def _no_collector() -> Iterator[None]:
     """A stop must not need the garbage collector to reach the model."""
     gc.disable()
     yield

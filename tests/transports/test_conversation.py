@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness import Served, answer_text, text_of
+from typing import Any
+
+from harness import Served, answer_text, serving, text_of
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
@@ -183,8 +185,6 @@ async def test_an_answer_may_go_on_from_one_that_still_runs(
 
 async def test_history_survives_a_restart(served: Served, upstream: Upstream) -> None:
     """A new server over the same files goes on with an old response."""
-    from harness import serving
-
     async with served.talk("/v1/responses") as talk:
         first = (await talk.answer("ferry one?"))[-1]["response"]
     served.server.should_exit = True
@@ -210,7 +210,12 @@ async def test_no_text_gives_sources_alone(served: Served, upstream: Upstream) -
 async def test_search_can_be_left_out(served: Served, upstream: Upstream) -> None:
     """`tool_choice: none`, no tools and `retrieval.mode: none` answer without searching."""
     async with served.talk() as talk:
-        for fields in ({"tool_choice": "none"}, {"tools": []}, {"retrieval": {"mode": "none"}}):
+        without: list[dict[str, Any]] = [
+            {"tool_choice": "none"},
+            {"tools": []},
+            {"retrieval": {"mode": "none"}},
+        ]
+        for fields in without:
             events = await talk.answer(FERRY, **fields)
             assert not any("file_search" in e["type"] for e in events)
             assert events[-1]["type"] == "response.completed"

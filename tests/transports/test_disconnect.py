@@ -67,31 +67,16 @@ async def by_event_source_drop(served: Served, request: Callable[[], Awaitable[R
 
 
 async def by_text_drop(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
-    """Hang up on the plain-text door."""
-    url = f"http://{served.address}/stream-question/"
-    async with (
-        served.http() as http,
-        anyio.create_task_group() as tasks,
-    ):
+    """Hang up on the plain-text door, whose headers come with the first text."""
 
-        async def ask() -> None:
-            async with http.stream("GET", url, params={"query_text": FERRY}) as response:
-                await _read(response, model, lambda text: text.count("w"))
-            tasks.cancel_scope.cancel()
+    async def first_token() -> None:
+        (await request()).release(1)
 
-        release = anyio.Event()
-
-        async def first_token() -> None:
-            # The headers of this door come with the first text.
-            nonlocal model
-            model = await request()
-            release.set()
-            model.release(1)
-
-        model: Request
+    params = {"query_text": FERRY}
+    async with served.http() as http, anyio.create_task_group() as tasks:
         tasks.start_soon(first_token)
-        async with http.stream("GET", url, params={"query_text": FERRY}) as response:
-            await release.wait()
+        async with http.stream("GET", "/stream-question/", params=params) as response:
+            model = await request()
             text = ""
             chunks = response.aiter_text()
             for n in range(4):

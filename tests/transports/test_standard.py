@@ -96,7 +96,7 @@ async def test_every_server_event_is_the_standards(served: Served, upstream: Ups
 
 def test_a_broken_event_would_be_noticed() -> None:
     """The check above can fail: a delta without its log probabilities is refused."""
-    event = {
+    event: dict[str, Any] = {
         "type": "response.output_text.delta",
         "item_id": "m",
         "output_index": 0,
@@ -120,7 +120,7 @@ async def test_the_official_client_holds_a_conversation(upstream: Upstream, stat
             for turn in range(3):
                 fields: dict[str, Any] = {"previous_response_id": previous} if previous else {}
                 await connection.response.create(
-                    model="scripted", input=f"ferry question {turn}?", **fields
+                    model="scripted", input=f"{FERRY} ({turn})", **fields
                 )
                 async for event in connection:
                     if event.type == "response.completed":

@@ -120,6 +120,13 @@ _SEQUEL = re.compile(
 _TINY = 2
 
 
+_REQUEST_WORDS = (
+    "answer describe detail details document documents explain find full give happen happened help "
+    "information know list mean need overview question say says show summary summarise summarize "
+    "tell want"
+)
+
+
 def leans_on_history(question_text: str, vocabulary: Vocabulary) -> bool:
     """True if a question may need earlier turns to be understood; too often rather than seldom."""
     plain = _plain(question_text)
@@ -133,10 +140,13 @@ def leans_on_history(question_text: str, vocabulary: Vocabulary) -> bool:
 def coverage(text: str, sources: Sequence[Source], vocabulary: Vocabulary) -> float:
     """Return how much of a text's content words the best passage holds, 0 to 1, by weight.
 
-    One passage and not all together, since any five passages hold most common words. A text
-    without content words gives 1: nothing speaks against the passages.
+    One passage and not all together, since any five passages hold most common words. Words that
+    only say how to answer ("describe", "in detail") do not count. A text without content words
+    gives 1: nothing speaks against the passages.
     """
     weights = vocabulary.term_weights(text)
+    for word in vocabulary.terms(_REQUEST_WORDS):
+        weights.pop(word, None)
     total = sum(weights.values())
     if total <= 0:
         return 1.0

@@ -311,12 +311,13 @@ class History:
             self._writes.clear()
             try:
                 await self._write(group)
-            except SQLAlchemyError:
-                # One bad write must not take its group along; alone, each meets its own fate.
+            except Exception:
+                # One bad write must not take its group along, nor this task; alone, each meets
+                # its own fate, and whoever waits for it is told.
                 for write in group:
                     try:
                         await self._write([write])
-                    except SQLAlchemyError as error:
+                    except Exception as error:
                         log.error("a write to the history failed", exc_info=error)
                         write.error = error
             for write in group:

@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from ragsocket.engine.base import Engine
-from ragsocket.errors import EngineError, RequestError, StaleOwner
+from ragsocket.errors import EngineError, RequestError
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.ids import new_conversation_id, new_reference_id
@@ -370,7 +370,8 @@ class Runner:
                     last_number=ending.entries[-1].number,
                     moves_head=moves_head,
                 )
-        except (SQLAlchemyError, StaleOwner, TimeoutError, OSError) as error:
+        except Exception as error:
+            # Whatever the database came up with, the client must not take this for kept.
             failure = Failure(
                 ErrorCode.HISTORY_UNAVAILABLE,
                 "the answer could not be stored; it is not part of the conversation.",
