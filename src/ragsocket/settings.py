@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         "auto", description="`never` answers from the conversation alone."
     )
     gate_min_score: float = Field(
-        0.25,
+        0.18,
         ge=0,
         le=1,
         description="Below this best score, and below the coverage, the documents cannot answer.",
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         0.4,
         ge=0,
         le=1,
-        description="Share of the question's words (by weight) that the passages must hold.",
+        description="Share of the question's words (by weight) that the best passage must hold.",
     )
     chunk_tokens: int = Field(256, ge=32, le=2048, description="Size of a passage.")
     chunk_overlap_tokens: int = Field(32, ge=0, le=512, description="Overlap of two passages.")

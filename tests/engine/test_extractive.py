@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from material import CHUNKS, write_files
+from material import write_files
 
 from ragsocket.engine.base import Turn
 from ragsocket.engine.extractive import (
@@ -40,7 +40,13 @@ FILES: dict[str, str | bytes] = {
 async def index(tmp_path: Path) -> AsyncIterator[Index]:
     """A small index, words alone."""
     path = tmp_path / "index" / "passages.sqlite3"
-    ingest(write_files(tmp_path / "documents", FILES), path, embed=None, **CHUNKS)
+    ingest(
+        write_files(tmp_path / "documents", FILES),
+        path,
+        embed=None,
+        chunk_tokens=64,
+        chunk_overlap_tokens=8,
+    )
     index = Index(path)
     await index.open()
     yield index

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from material import CHUNKS, write_files
+from material import write_files
 
 from ragsocket.engine.base import Turn
 from ragsocket.engine.gate import REFUSAL, about_conversation, answerable, wants_it_shorter
@@ -28,7 +28,13 @@ HISTORY = [Turn("user", "How many beds has Mirefoot?"), Turn("assistant", "Forty
 async def index(tmp_path: Path) -> AsyncIterator[Index]:
     """A small index, words alone."""
     path = tmp_path / "index" / "passages.sqlite3"
-    ingest(write_files(tmp_path / "documents", FILES), path, embed=None, **CHUNKS)
+    ingest(
+        write_files(tmp_path / "documents", FILES),
+        path,
+        embed=None,
+        chunk_tokens=64,
+        chunk_overlap_tokens=8,
+    )
     index = Index(path)
     await index.open()
     yield index
@@ -104,7 +110,7 @@ def test_shorter_is_told_from_other_wishes() -> None:
     assert not wants_it_shorter("Translate that into French")
 
 
-async def passes(index: Index, *turns: Turn, score: float = 0.2, coverage: float = 0.4) -> bool:
+async def passes(index: Index, *turns: Turn, score: float = 0.18, coverage: float = 0.4) -> bool:
     """Search for a conversation as the engine does, and ask the gate."""
     query = search_query(turns)
     found = await index.search(query, owner="local", top_k=3)

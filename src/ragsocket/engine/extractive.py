@@ -44,9 +44,8 @@ _ENDS = ".!?…:;,。！？"
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]”»*_]*\s+(?=[^a-z\s])|(?<=[。！？])")
 _NOT_AN_END = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|approx|no|nr|fig|dr|mr|mrs|ms|prof|st|z\.B|bzw|ca)|\b[A-Z]|^\d+)"
-    r"\.\s*$",
-    re.IGNORECASE,
+    r"(?:\b(?i:e\.g|i\.e|etc|cf|vs|approx|nr|fig|dr|mr|mrs|ms|prof|st|z\.b|bzw|ca)|\b[A-Z]|^\d+)"
+    r"\.\s*$"
 )
 _LIST_MARK = re.compile(r"^\s*(?:[-*+•>]|\d{1,3}[.)])\s+")
 _HEADING = re.compile(r"^\s*#{1,6}\s+(.*?)[\s#]*$")
