@@ -16,6 +16,8 @@ HOST ?=
 PORT ?=
 DATA ?= $(if $(RAGSOCKET_DATA),,$(shell grep -qs '^ *data *=' ragsocket.toml || echo data))
 ARGS ?=
+# Not every shell expands the tilde of DATA=~/papers.
+FOLDER = $(patsubst ~/%,$(HOME)/%,$(DATA))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
@@ -38,7 +40,7 @@ help: ## list these targets
 
 run: venv-run ## set up what is missing, then answer from the folder DATA
 	@exec $(BIN)/ragsocket serve $(if $(HOST),--host $(call quoted,$(HOST))) \
-		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(DATA))) $(ARGS)
+		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(FOLDER))) $(ARGS)
 
 setup: venv-test node-modules ## set up everything that the tests need
 

@@ -72,8 +72,7 @@ def extract(
     """Return the sentences that fit a question best, with the number of their source, from 1.
 
     A sentence counts by the weight of the question's words in it, a little by those in the
-    sentences around it and in its heading, and less the longer it is. The order is for reading:
-    by source, best first, and inside of one as in the text.
+    sentences around it and in its heading, and less the longer it is. The best comes first.
 
     Args:
         question_text: the words looked for.
@@ -96,8 +95,6 @@ def extract(
     ranked.sort(key=lambda one: (-one[0], one[1], one[2]))
     worth = ranked[0][0] * _WORTH if ranked else 0.0
     best = [one for one in ranked[:most] if one[0] >= worth]
-    first = {number: place for place, number in reversed(list(enumerate(one[1] for one in best)))}
-    best.sort(key=lambda one: (first[one[1]], one[2]))
     return [(text, number) for _, number, _, text in best]
 
 

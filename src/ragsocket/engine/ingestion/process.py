@@ -79,7 +79,8 @@ async def run_ingestion(
         return await _run_in_thread(job, embed_model, on_progress)
     # -P: the working directory may be the folder of documents, and must not be imported from.
     command = [sys.executable, "-P", "-m", "ragsocket.engine.ingestion"]
-    process = await anyio.open_process(command)
+    # A session of its own: Ctrl-C at the terminal is the parent's to handle, who ends the child.
+    process = await anyio.open_process(command, start_new_session=True)
     try:
         return await _converse(process, job, on_progress)
     finally:
