@@ -25,7 +25,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ragsocket.engine import base as engine
 from ragsocket.protocol import server_events as ev
@@ -100,8 +102,12 @@ class IllegalTransition(Exception):
     """A trigger that the table does not allow in this state; a fault of the caller."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One numbered event of a response.
+
+    There is one per token, kept for as long as the log. They hold nothing that could refer back
+    to them, so the garbage collector, whose pauses grow with what it has to look at, is told to
+    leave them out.
 
     Attributes:
         number: its `sequence_number`.
@@ -340,7 +346,8 @@ class Lifecycle:
         return entry
 
     def _on_text(self, event: engine.TextDelta) -> list[Entry]:
-        self._move(Trigger.TEXT)
+        if self.state is not State.WRITING:
+            self._move(Trigger.TEXT)
         entries = [] if self._delta_writer else self._open_message()
         assert self._delta_writer is not None
         number = self._next

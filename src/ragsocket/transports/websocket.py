@@ -8,6 +8,7 @@ for this socket alone: errors about its events, pongs, repeated terminal events.
 from __future__ import annotations
 
 import time
+from asyncio import Event
 from collections import deque
 from weakref import WeakValueDictionary
 
@@ -103,7 +104,8 @@ class Connection:
         self._by_event_id: WeakValueDictionary[str, Running] = WeakValueDictionary()
         self._subscriptions: list[Subscription] = []
         self._outbox: deque[bytes] = deque()
-        self._wake = anyio.Event()
+        # Set and waited for once per token: anyio's event costs twice as much.
+        self._wake = Event()
         self._close = CloseCode.NORMAL
         self._closing = False
         self._sending = anyio.CancelScope()
@@ -311,7 +313,7 @@ class Connection:
         try:
             while not self._closing:
                 await self._wake.wait()
-                self._wake = anyio.Event()
+                self._wake.clear()
                 while await self._write_round():
                     pass
         except WebSocketDisconnect:

@@ -1,0 +1,1 @@
+"""ragsocket measured beside other ways to build the same thing; see docs/benchmarks.md."""
