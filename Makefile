@@ -52,7 +52,7 @@ lint: venv-test ## check style
 	@$(BIN)/python -m ruff format --check .
 
 types: venv-test ## check types
-	@$(BIN)/python -m mypy --strict src tests
+	@$(BIN)/python -m mypy --strict src tests benchmarks docs
 
 format: venv-test ## bring the code into style
 	@$(BIN)/python -m ruff check --fix .
@@ -78,8 +78,8 @@ lock: venv-lock ## write requirements/*.txt anew
 			--generate-hashes --no-emit-index-url --no-emit-find-links \
 			--custom-compile-command 'make lock' --output-file "requirements/$$lock.txt" "$$@" $(ARGS); \
 	}; \
-	compile run pyproject.toml; \
-	compile test pyproject.toml --extra test --constraint requirements/run.txt; \
+	compile run pyproject.toml --extra local; \
+	compile test pyproject.toml --extra local --extra test --constraint requirements/run.txt; \
 	compile build requirements/build.in --constraint requirements/test.txt; \
 	compile bench-tutorial requirements/bench-tutorial.in --constraint requirements/run.txt; \
 	compile lock requirements/lock.in

@@ -64,6 +64,14 @@ def state(ingested: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def cwd(documents: Path, ingested: Path, tmp_path: Path) -> Path:
+    """A working directory with `documents` and an index of them in the usual place."""
+    shutil.copytree(documents, tmp_path / "cwd" / "documents")
+    shutil.copytree(ingested, tmp_path / "cwd" / ".ragsocket")
+    return tmp_path / "cwd"
+
+
+@pytest.fixture
 async def served(upstream: Upstream, state: Path) -> AsyncIterator[Served]:
     """The whole server over two documents and the scripted model, ready for questions."""
     async with serving(state, upstream=upstream) as server:

@@ -23,9 +23,9 @@ from typing import Any
 
 import anyio
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, insert, literal, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ragsocket.engine.base import Turn
@@ -49,6 +49,38 @@ MAX_CHAIN = 200
 
 CACHED_RESPONSES = 10_000
 """Finished responses kept in memory, so that a live conversation reads no disk."""
+
+
+# Built once: making a statement costs more than running it.
+_INSERT_RESPONSE = insert(RESPONSES)
+_FINISH_RESPONSE = (
+    update(RESPONSES)
+    .where(
+        RESPONSES.c.id == bindparam("this"),
+        RESPONSES.c.lease == bindparam("holder"),
+        RESPONSES.c.finished.is_(False),
+    )
+    .values(
+        {
+            column: bindparam(f"new_{column}")
+            for column in (
+                "finished",
+                "conversation_id",
+                "parent_id",
+                "last_number",
+                "input",
+                "response",
+            )
+        }
+    )
+)
+_FIND_RESPONSE = select(RESPONSES.c.id).where(RESPONSES.c.id == bindparam("this"))
+_INSERT_CONVERSATION = insert(CONVERSATIONS)
+_MOVE_HEAD = (
+    update(CONVERSATIONS)
+    .where(CONVERSATIONS.c.id == bindparam("this"), CONVERSATIONS.c.owner == bindparam("whose"))
+    .values(head_id=bindparam("new_head"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +157,13 @@ class History:
         Raises:
             ConfigError: the database cannot be opened.
         """
-        engine = connect(url)
+        try:
+            engine = connect(url)
+        except (ArgumentError, ImportError) as error:
+            raise ConfigError(
+                f"RAGSOCKET_DATABASE_URL cannot be used ({error}): write it as "
+                "sqlite+aiosqlite:///FILE, or install the driver that it names."
+            ) from error
         history = cls(engine, lease)
         try:
             try:
@@ -152,7 +190,7 @@ class History:
         row = self._row(response, input, owner=owner, finished=False)
 
         def run(connection: Connection) -> None:
-            connection.execute(insert(RESPONSES).values(row))
+            connection.execute(_INSERT_RESPONSE, row)
 
         self._enqueue(_Write(run))
 
@@ -182,16 +220,12 @@ class History:
         conversation = response.conversation.id if response.conversation and moves_head else None
 
         def run(connection: Connection) -> None:
-            mine = RESPONSES.c.id == response.id
-            changed = connection.execute(
-                update(RESPONSES)
-                .where(mine, RESPONSES.c.lease == self._lease, RESPONSES.c.finished.is_(False))
-                .values(row)
-            )
-            if changed.rowcount == 0:
-                if connection.execute(select(RESPONSES.c.id).where(mine)).first():
+            changes = {f"new_{column}": value for column, value in row.items()}
+            keys = {"this": response.id, "holder": self._lease}
+            if connection.execute(_FINISH_RESPONSE, changes | keys).rowcount == 0:
+                if connection.execute(_FIND_RESPONSE, {"this": response.id}).first():
                     raise StaleOwner(response.id)
-                connection.execute(insert(RESPONSES).values(row))
+                connection.execute(_INSERT_RESPONSE, row)
             if conversation is not None:
                 _move_head(connection, conversation, owner, response)
 
@@ -362,17 +396,15 @@ class History:
 def _move_head(
     connection: Connection, conversation_id: str, owner: str, response: Response
 ) -> None:
-    moved = connection.execute(
-        update(CONVERSATIONS)
-        .where(CONVERSATIONS.c.id == conversation_id, CONVERSATIONS.c.owner == owner)
-        .values(head_id=response.id)
-    )
-    if moved.rowcount == 0:
-        connection.execute(
-            insert(CONVERSATIONS).values(
-                id=conversation_id, owner=owner, created_at=response.created_at, head_id=response.id
-            )
-        )
+    keys = {"this": conversation_id, "whose": owner}
+    if connection.execute(_MOVE_HEAD, {**keys, "new_head": response.id}).rowcount == 0:
+        row = {
+            "id": conversation_id,
+            "owner": owner,
+            "created_at": response.created_at,
+            "head_id": response.id,
+        }
+        connection.execute(_INSERT_CONVERSATION, row)
 
 
 def _record(row: Any) -> Record:
