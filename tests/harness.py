@@ -153,8 +153,10 @@ async def serving(
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """Run the server in this loop, on a port of its own, until the block ends."""
+    # Whatever the machine offers, a test runs on what it names.
+    settings = {"llm_model": "none", "embed_model": "none", **settings}
     if upstream is not None:
-        settings = {"llm_url": upstream.url, "llm_model": "scripted", **settings}
+        settings = {**settings, "llm_url": upstream.url, "llm_model": "scripted"}
     chosen = Settings(port=0, state_dir=state, data=data, **settings)
     app = create_app(chosen, engine=engine, llm=llm)
     server = Server(app, chosen)

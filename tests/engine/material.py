@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import PrivateAttr
 
-CHUNKS = {"chunk_tokens": 64, "chunk_overlap_tokens": 8}
+CHUNKS: dict[str, Any] = {"chunk_tokens": 64, "chunk_overlap_tokens": 8}
 
 
 def make_pdf(pages: list[str]) -> bytes:

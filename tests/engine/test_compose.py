@@ -81,6 +81,9 @@ async def engine(
     """A composed engine, with the folder taken in."""
     if upstream is not None:
         options |= {"llm_url": upstream.url, "llm_model": "scripted"}
+    if "embed_url" not in options:
+        # Whatever the machine offers, a test runs on what it names.
+        options["embed_model"] = "none"
     settings = Settings(state_dir=state, data=data, **options)
     composed = await load_engine(settings, **models or {})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -66,7 +67,7 @@ async def test_what_is_not_a_url_is_refused() -> None:
 
 def test_the_key_goes_to_the_server_it_is_for() -> None:
     """The model server's key is sent to the same host and port only."""
-    common = {
+    common: dict[str, Any] = {
         "llm_url": "http://one:1/v1",
         "llm_model": "m",
         "llm_api_key": "k",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from material import CHUNKS, WordEmbedding, word_vector, write_files
 
+from ragsocket.engine.base import RetrievalMode
 from ragsocket.engine.embeddings import EmbedSettings, open_embedding
 from ragsocket.engine.index import Index
 from ragsocket.engine.ingestion import Report
@@ -42,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "index" / "passages.sqlite3"
 
 
-def run(root: Path, path: Path, *, vectors: bool = True, **kwargs: str) -> Report:
+def run(root: Path, path: Path, *, vectors: bool = True, **kwargs: Any) -> Report:
     """Ingest, with or without vectors."""
     return ingest(root, path, embed=WordEmbedding() if vectors else None, **CHUNKS, **kwargs)
 
@@ -58,10 +60,11 @@ async def index(root: Path, path: Path) -> AsyncIterator[Index]:
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
-async def test_the_best_passage_comes_first(index: Index, mode: str) -> None:
+async def test_the_best_passage_comes_first(index: Index, mode: RetrievalMode) -> None:
     """Each mode finds the passage meant, scores lie between 0 and 1, and no text comes twice."""
     found = await index.search("How many dogs may stay?", owner="local", top_k=3, mode=mode)
-    assert found.revision == index.revision == 1
+    # The texts were the first revision, their vectors the second.
+    assert found.revision == index.revision == 2
     first = found.sources[0]
     assert (first.file_name, first.place) == ("dogs.md", "lines 1-1")
     assert first.file_id.startswith("file_")
@@ -98,13 +101,14 @@ async def test_nothing_to_search_finds_nothing(path: Path, tmp_path: Path) -> No
     run(empty, path)
     assert await index.refresh() == 0
     run(write_files(empty, FILES), path)
-    assert await index.refresh() == 1
-    for query, store, mode in (
+    assert await index.refresh() == 2
+    nothing: list[tuple[str, str, RetrievalMode]] = [
         ("dogs", "vs_other", "hybrid"),
         (" ", "vs_default", "hybrid"),
         ("the of and", "vs_default", "sparse"),
         ("dogs", "vs_default", "none"),
-    ):
+    ]
+    for query, store, mode in nothing:
         found = await index.search(
             query, owner="local", vector_store_ids=[store], top_k=3, mode=mode
         )
@@ -114,7 +118,7 @@ async def test_nothing_to_search_finds_nothing(path: Path, tmp_path: Path) -> No
     run(empty, path)
     await index.refresh()
     found = await index.search("dogs", owner="local", top_k=3)
-    assert (found.sources, found.revision) == ([], 2)
+    assert (found.sources, found.revision) == ([], 3)
     index.close()
 
 
@@ -128,7 +132,7 @@ async def test_owners_and_stores_never_see_each_other(path: Path, tmp_path: Path
     index = Index(path, WordEmbedding())
     await index.open()
 
-    async def texts(owner: str, *stores: str, mode: str) -> list[str]:
+    async def texts(owner: str, *stores: str, mode: RetrievalMode) -> list[str]:
         found = await index.search("dogs", owner=owner, vector_store_ids=stores, top_k=9, mode=mode)
         return sorted(source.text for source in found.sources)
 
@@ -165,13 +169,13 @@ async def test_a_search_runs_on_the_revision_it_began_with(root: Path, path: Pat
         tasks.start_soon(search)
         await anyio.to_thread.run_sync(embedding._asked.wait, 30)
         write_files(root, {"prices.md": "A tent costs twenty euros.", "copy.md": "Gone."})
-        assert (await anyio.to_thread.run_sync(run, root, path)).revision == 2
-        assert await index.refresh() == 2
+        assert (await anyio.to_thread.run_sync(run, root, path)).revision == 4
+        assert await index.refresh() == 4
         embedding._gate.set()
-    assert results[0].revision == 1
+    assert results[0].revision == 2
     assert "sixteen" in results[0].sources[0].text
     newer = await index.search("tent euros", owner="local", top_k=1)
-    assert (newer.revision, newer.sources[0].text) == (2, "A tent costs twenty euros.")
+    assert (newer.revision, newer.sources[0].text) == (4, "A tent costs twenty euros.")
     index.close()
 
 
@@ -211,7 +215,7 @@ async def test_hybrid_does_without_an_unreachable_embeddings_server(root: Path, 
 async def test_damaged_index_files_are_named(root: Path, path: Path, damage: str) -> None:
     """A cut-off or lost file of the published revision is a ConfigError that names the fix."""
     run(root, path)
-    vectors = path.parent / "bm25-vs_default-1" / "vectors.npy"
+    vectors = path.parent / "bm25-vs_default-2" / "vectors.npy"
     vectors.unlink() if damage == "lost" else vectors.write_bytes(vectors.read_bytes()[:200])
     index = Index(path)
     with pytest.raises(ConfigError, match="ingest"):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import psutil
 import pytest
+from anyio import from_thread, to_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import (
@@ -60,7 +65,7 @@ def index_path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "index" / "passages.sqlite3"
 
 
-def run(root: Path, index_path: Path, embed: EmbedSettings | None = None, **kwargs: str) -> Report:
+def run(root: Path, index_path: Path, embed: EmbedSettings | None = None, **kwargs: Any) -> Report:
     """Ingest in this process."""
     return ingest(root, index_path, embed=embed, **CHUNKS, **kwargs)
 
@@ -86,25 +91,28 @@ def embed(server: EmbeddingsServer, model: str = "m1") -> EmbedSettings:
 def test_each_kind_of_change_costs_exactly_itself(
     root: Path, index_path: Path, server: EmbeddingsServer
 ) -> None:
-    """Adding, changing, deleting, moving and touching files embeds the new texts and no others."""
-    assert counts(run(root, index_path, embed(server))) == (3, 0, 0, 0, 1)
+    """Adding, changing, deleting, moving and touching files embeds the new texts and no others.
+
+    New texts make one revision for words and another with their vectors.
+    """
+    assert counts(run(root, index_path, embed(server))) == (3, 0, 0, 0, 2)
     assert len(server.texts) == 3
 
     server.texts.clear()
-    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 2)
     for path in root.rglob("*.md"):
         os.utime(path, (1, 1))
-    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 3, 0, 2)
     moved = root.rename(root.with_name("moved"))
     before = stored(index_path)
-    assert counts(run(moved, index_path, embed(server))) == (0, 0, 3, 0, 1)
+    assert counts(run(moved, index_path, embed(server))) == (0, 0, 3, 0, 2)
     assert server.texts == []
     assert stored(index_path) == before
 
     write_files(moved, {"prices.md": "A tent costs twenty euros a day.\n", "new.md": "New here.\n"})
     (moved / "huts.md").unlink()
     report = run(moved, index_path, embed(server))
-    assert counts(report) == (1, 1, 1, 1, 2)
+    assert counts(report) == (1, 1, 1, 1, 4)
     assert report.passages == 3
     assert sorted(server.texts) == ["A tent costs twenty euros a day.", "New here."]
     assert {text for text, _ in stored(index_path).values()} == {
@@ -115,7 +123,7 @@ def test_each_kind_of_change_costs_exactly_itself(
 
     server.texts.clear()
     (moved / "new.md").rename(moved / "newer.md")
-    assert counts(run(moved, index_path, embed(server))) == (1, 0, 2, 1, 3)
+    assert counts(run(moved, index_path, embed(server))) == (1, 0, 2, 1, 5)
     assert server.texts == []
 
 
@@ -261,7 +269,7 @@ def test_another_embedding_model_embeds_all_again(
     assert run(root, index_path, embed(server)).notes == ()
     server.texts.clear()
     report = run(root, index_path, embed(server, "m2"))
-    assert (len(server.texts), report.revision, report.unchanged) == (3, 2, 3)
+    assert (len(server.texts), report.revision, report.unchanged) == (3, 3, 3)
     assert "m2" in report.notes[0]
 
     server.texts.clear()
@@ -322,7 +330,7 @@ def make_settings(index_path: Path, server: EmbeddingsServer | None = None) -> S
     return Settings(
         state_dir=index_path.parent.parent,
         embed_url=server.url if server else None,
-        embed_model="m1" if server else None,
+        embed_model="m1" if server else "none",
         llm_url=server.url if server else None,
         llm_model="any" if server else None,
         llm_api_key="sesame" if server else None,
@@ -352,7 +360,8 @@ async def test_the_child_process_does_the_work(
         arguments.extend(word for child in ingestion_children() for word in child.cmdline())
 
     report = await run_ingestion(make_settings(index_path, server), root, on_progress=note)
-    assert counts(report) == (3, 0, 0, 0, 1)
+    assert counts(report) == (3, 0, 0, 0, 2)
+    assert [progress.revision for progress in told if progress.revision] == [1, 2]
     assert {progress.stage for progress in told} == {"reading", "embedding", "indexing"}
     assert set(server.keys) == {"Bearer sesame"}
     assert arguments
@@ -379,20 +388,42 @@ async def test_a_crash_of_the_child_is_an_engine_error_and_logged(
     assert "DatabaseError" not in raised.value.message
 
 
-async def test_kill_9_of_the_child_leaves_the_old_revision(
+def test_kill_9_while_publishing_leaves_the_old_revision(root: Path, index_path: Path) -> None:
+    """A death in the middle of publishing leaves what was there, and a new run works."""
+    run(root, index_path)
+    write_files(root, {"prices.md": "A tent costs twenty euros a day.\n"})
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from ragsocket.engine.ingestion.pipeline import ingest\n"
+        "def die(progress):\n"
+        "    if progress.stage == 'indexing':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ingest(Path(sys.argv[1]), Path(sys.argv[2]), embed=None, chunk_tokens=64,\n"
+        "    chunk_overlap_tokens=8, progress=die)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, root, index_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert "A tent costs sixteen euros a day." in dict(stored(index_path).values())
+    assert counts(run(root, index_path)) == (0, 1, 2, 0, 2)
+    assert "A tent costs twenty euros a day." in dict(stored(index_path).values())
+
+
+async def test_kill_9_while_embedding_leaves_the_words_and_goes_on_there(
     root: Path, index_path: Path, server: EmbeddingsServer
 ) -> None:
-    """A child killed in the middle is an EngineError; the old revision answers, a new run works."""
+    """A child killed between two batches is an EngineError; only what is missing is embedded."""
     settings = make_settings(index_path, server)
     await run_ingestion(settings, root)
-    write_files(root, {"prices.md": "A tent costs twenty euros a day.\n"})
-    server.gate.clear()
+    write_files(root, {f"{i}.md": f"Hut number {i} has a stove.\n" for i in range(100)})
+    server.texts.clear()
 
     def kill(progress: Progress) -> None:
         if progress.stage == "embedding":
             for child in ingestion_children():
                 child.kill()
 
+    # Held back until the child is gone, so that it dies in its first batch.
+    server.gate.clear()
     with pytest.raises(EngineError) as raised:
         await run_ingestion(settings, root, on_progress=kill)
     assert raised.value.code == "ingestion_failed"
@@ -400,10 +431,68 @@ async def test_kill_9_of_the_child_leaves_the_old_revision(
 
     index = Index(index_path)
     await index.open()
-    found = await index.search("tent euros", owner="local", top_k=1)
-    assert (found.revision, found.sources[0].text) == (1, "A tent costs sixteen euros a day.")
-    assert counts(await run_ingestion(settings, root)) == (0, 1, 2, 0, 2)
-    assert await index.refresh() == 2
+    found = await index.search("stove hut 99", owner="local", top_k=1)
+    assert (found.revision, found.sources[0].text) == (3, "Hut number 99 has a stove.")
+    assert counts(await run_ingestion(settings, root)) == (0, 0, 103, 0, 4)
+    assert await index.refresh() == 4
+    index.close()
+
+
+def test_what_was_embedded_before_a_death_is_not_embedded_again(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """Each batch is kept; the next run embeds the rest, and publishes what nobody published."""
+
+    def die(when: Callable[[Progress], bool]) -> Callable[[Progress], None]:
+        def tell(progress: Progress) -> None:
+            if when(progress):
+                raise KeyboardInterrupt
+
+        return tell
+
+    texts = {f"{i}.md": f"Hut number {i} has a stove." for i in range(6)}
+    write_files(root, dict(texts))
+    second_batch = die(lambda p: p.stage == "embedding" and p.done == 2)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(root, index_path, embed=embed(server), **CHUNKS, progress=second_batch)
+    assert len(server.texts) == 2
+    # Dies when all is embedded and before it is published.
+    publishing = die(lambda p: p.stage == "indexing")
+    with pytest.raises(KeyboardInterrupt):
+        ingest(root, index_path, embed=embed(server), **CHUNKS, progress=publishing)
+    assert sorted(server.texts) == sorted(text for text, _ in stored(index_path).values())
+    server.texts.clear()
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 9, 0, 2)
+    assert counts(run(root, index_path, embed(server))) == (0, 0, 9, 0, 2)
+    assert server.texts == []
+
+
+async def test_words_answer_while_vectors_fill_in(
+    root: Path, index_path: Path, server: EmbeddingsServer
+) -> None:
+    """Texts are published before the first vector, more vectors after every batch if wanted."""
+    index = Index(index_path, WordEmbedding("m1"))
+    seen: list[tuple[int, int, set[str]]] = []
+
+    async def look() -> None:
+        await index.refresh()
+        found = await index.search("dogs may stay", owner="local", top_k=3)
+        assert found.sources[0].file_name == "rules/dogs.txt"
+        (part,) = found.snapshot.parts
+        vectors = 0 if part.vectors is None else int(part.vectors.any(axis=1).sum())
+        everything = await index.search("euros beds dogs", owner="local", top_k=9)
+        seen.append((found.revision, vectors, {s.file_name for s in everything.sources}))
+
+    def tell(progress: Progress) -> None:
+        if progress.revision:
+            from_thread.run(look)
+
+    work = partial(
+        ingest, root, index_path, embed=embed(server), **CHUNKS, progress=tell, publish_every_s=0
+    )
+    await to_thread.run_sync(work)
+    # Passages without a vector are found like the others.
+    assert seen == [(1, 0, set(FILES)), (2, 2, set(FILES)), (3, 3, set(FILES))]
     index.close()
 
 
@@ -456,5 +545,5 @@ async def test_an_embedding_object_works_in_this_process(root: Path, index_path:
         )
     assert scope.cancelled_caught
     report = await run_ingestion(settings, root, embed_model=WordEmbedding())
-    assert counts(report) == (3, 0, 0, 0, 1)
+    assert counts(report) == (3, 0, 0, 0, 2)
     assert ingestion_children() == []

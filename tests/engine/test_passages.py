@@ -38,6 +38,7 @@ def replace_file(db: Passages, store: Store, text: str) -> tuple[Store, int]:
         db.save_files(store, [file])
         db.bear(store, [Passage(make_passage_id(file.id, text, 0), file.id, 0, text)], number)
         db.publish(store, number, has_vectors=False)
+        db.purge(store)
     store = replace(store, revision=number, previous_revision=store.revision)
     return store, db.living(store)[0][0]
 

@@ -34,14 +34,18 @@ _LONGEST_ABOUT_CONVERSATION = 100
 
 # Each list is matched against the whole turn, so that "thanks, and what does it cost?" is searched.
 _ANYTIME = (
-    r"(hi|hello|hey|good (morning|afternoon|evening)|hallo|bonjour|hola)( there| again)?",
+    r"(hi|hello|hey|good (morning|afternoon|evening)|hallo|bonjour|hola)( there| again)?"
+    r"( who are you| how are you)?( and)?( what can you (do|help( me)?( with)?))?",
     r"(many )?(thanks|thank you|thx|cheers|danke|merci|gracias)"
-    r"( a lot| so much| very much| again| for (that|the help|your help))?",
-    r"(ok|okay|great|perfect|cool|nice|good|got it|i see|bye|goodbye)( thanks| thank you)?",
+    r"( a lot| so much| very much| again| for (that|the help|your help))?"
+    r"( that (helps|helped|is helpful|was helpful|is all|will do))?",
+    r"(ok|okay|great|perfect|cool|nice|good|got it|i see|that helps|bye|goodbye)"
+    r"( (great|perfect|good|thanks|thank you|bye|goodbye))*",
     r"(who|what) are you|what can you do|how do you work",
 )
 _IT = (
-    r"(it|that|this|that again|the above|(what|everything) you (just )?(said|wrote|told me)|"
+    r"(it|that|this|that again|the above|"
+    r"(what|everything|all) you (have |just )?(said|wrote|told me)( so far)?|"
     r"(your|the|that|this) (last |previous |first )?(answer|reply|response|message|summary|list))"
 )
 _CHAT = r"(our|the|this) (whole )?(conversation|chat|discussion)( so far)?"
@@ -52,7 +56,7 @@ _LANGUAGE = (
 _FORM = (
     r"(a |an |one |two |three |fewer |less |more |simple |simpler |plain |short |shorter |"
     r"bullet |\d+ )*(words?|terms|sentences?|paragraphs?|lines?|list|table|bullets|bullet points|"
-    r"points|bullet list|language)"
+    r"points|bullet list|language|(text )?message|e mail|email|letter|note)( (to|for) my \w+)?"
 )
 _AS = (
     rf"((in|into|to) {_LANGUAGE}|(in|as|into|with) {_FORM}|in short|in other words|again|"
@@ -70,6 +74,10 @@ _WITH_HISTORY = (
     r"discuss|discussed|mean)( you)?( by that| with that)?( so far| first| last| before| earlier| "
     r"just now)*",
     r"what was (my|your) (first|last|previous) (question|answer|message|reply)",
+    r"how many (questions|things) (have i asked|did i ask)( you)?( so far)?",
+    r"which (one )?of my questions (was|were) .{1,40}",
+    rf"(sorry )?i (don't|do not|didn't|did not) (understand|get)( {_IT})?"
+    rf"( (can|could) you)?( please)?( (explain|say|put) {_IT})?( {_AS})*",
 )
 _POLITE_BEFORE = re.compile(
     r"^(?:(?:please|ok(?:ay)?|and|now|so|then|well|thanks|thank you|"
