@@ -9,6 +9,7 @@ import pytest
 import websockets
 
 from harness import Served
+from upstream import Script, Upstream, words
 
 GOOD = "When does the ferry to Holm leave?"
 
@@ -66,6 +67,21 @@ async def test_too_many_malformed_frames_close_with_4400(served: Served) -> None
         assert await talk.close_code() == 4400
         errors = [e for e in talk.seen if e["type"] == "error"]
         assert len(errors) == served.settings.malformed_budget + 1
+
+
+async def test_rubbish_beside_a_running_answer_closes_all_the_same(
+    served: Served, upstream: Upstream
+) -> None:
+    """An endless answer does not keep a spent socket open; the answer goes on for its grace."""
+    upstream.queue(Script(tokens=words(1_000_000)))
+    async with served.talk() as talk:
+        await talk.ask(GOOD)
+        await talk.until("response.output_text.delta")
+        for _ in range(served.settings.malformed_budget + 1):
+            await talk.send("{")
+        assert await talk.close_code() == 4400
+    assert served.runner.running == 1
+    upstream.stop()
 
 
 async def test_lanes_are_bounded(served: Served) -> None:

@@ -314,7 +314,8 @@ class Connection:
             while not self._closing:
                 await self._wake.wait()
                 self._wake.clear()
-                while await self._write_round():
+                # A drain closes when every answer has ended, so there is an end to what is sent.
+                while await self._write_round() and self._close is not CloseCode.MALFORMED:
                     pass
         except WebSocketDisconnect:
             # The peer vanished while something was sent; its answers go on for their grace.
