@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test lint types format bench soak dist lock clean \
+.PHONY: help run setup test lint types format bench eval docs soak dist lock clean \
 	venv-run venv-test venv-bench-tutorial venv-lock node-modules
 
 PYTHON ?= python3
@@ -39,6 +39,7 @@ help: ## list these targets
 	@echo '  PYTHON  the Python that environments are made with (python3)'
 
 run: venv-run ## set up what is missing, then answer from the folder DATA
+	@$(if $(findstring --llm-,$(ARGS)),:,$(BIN)/ragsocket models pull --if-wanted)
 	@exec $(BIN)/ragsocket serve $(if $(HOST),--host $(call quoted,$(HOST))) \
 		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(FOLDER))) $(ARGS)
 
@@ -61,6 +62,15 @@ format: venv-test ## bring the code into style
 bench: venv-test venv-bench-tutorial ## measure ragsocket beside the tutorial way
 	@BENCH_TUTORIAL_PYTHON=$(call quoted,$(CURDIR)/$(TUTORIAL_BIN)/python) \
 		$(BIN)/python -m benchmarks.run $(ARGS)
+
+eval: venv-run ## ask data/questions.jsonl of the extracts, and of the default model if it is here
+	@$(BIN)/ragsocket eval data/questions.jsonl --data data --llm-model none $(ARGS)
+	@if model=`$(BIN)/ragsocket models path 2>/dev/null`; then \
+		$(BIN)/ragsocket eval data/questions.jsonl --data data --llm-model "$$model" $(ARGS); \
+	else echo 'the default model is not here (ragsocket models pull): its table is left out'; fi
+
+docs: venv-test ## write the generated tables of the documentation anew
+	@$(BIN)/python docs/generate.py
 
 soak: venv-test ## run the tests that take long
 	@$(BIN)/python -m pytest -m soak $(ARGS)

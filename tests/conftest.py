@@ -43,18 +43,22 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ingested(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory with an index of the two documents, for copying."""
+    state = tmp_path_factory.mktemp("ingested")
+    _ingest(documents, state)
+    return state
+
+
+def _ingest(folder: Path, state: Path) -> None:
     from ragsocket.engine.ingestion.pipeline import ingest
 
-    state = tmp_path_factory.mktemp("ingested")
     settings = Settings(state_dir=state)
     ingest(
-        documents,
+        folder,
         settings.index_path,
         embed=None,
         chunk_tokens=settings.chunk_tokens,
         chunk_overlap_tokens=settings.chunk_overlap_tokens,
     )
-    return state
 
 
 @pytest.fixture
@@ -63,12 +67,20 @@ def state(ingested: Path, tmp_path: Path) -> Path:
     return shutil.copytree(ingested, tmp_path / "state")
 
 
+@pytest.fixture(scope="session")
+def _worked_in(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worked-in")
+    (folder / "documents").mkdir()
+    (folder / ".ragsocket").mkdir(mode=0o700)
+    shutil.copy(documents / "ferry.md", folder / "documents")
+    _ingest(folder / "documents", folder / ".ragsocket")
+    return folder
+
+
 @pytest.fixture
-def cwd(documents: Path, ingested: Path, tmp_path: Path) -> Path:
-    """A working directory with `documents` and an index of them in the usual place."""
-    shutil.copytree(documents, tmp_path / "cwd" / "documents")
-    shutil.copytree(ingested, tmp_path / "cwd" / ".ragsocket")
-    return tmp_path / "cwd"
+def cwd(_worked_in: Path, tmp_path: Path) -> Path:
+    """A working directory with one document in `documents`, and its index in the usual place."""
+    return shutil.copytree(_worked_in, tmp_path / "cwd")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ async def serve(model_url: str, folder: Path) -> None:
         data=folder / "documents",
         llm_url=model_url,
         llm_model="scripted",
+        # What embeds is a figure of its own; here it would run beside the rest.
+        embed_model="none",
     )
     app = create_app(settings)
     server = Server(app, settings)

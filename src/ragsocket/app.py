@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 from ragsocket import __version__
 from ragsocket.engine.base import Engine
 from ragsocket.engine.late import LateEngine
+from ragsocket.engine.models.choice import local_model
 from ragsocket.errors import RequestError
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.ids import new_reference_id
@@ -62,6 +63,9 @@ def create_app(
     """
     settings = settings or Settings()
     settings.check()
+    if engine is None and llm is None:
+        # Refuses now what could only fail later.
+        local_model(settings)
     guard = Guard.of(settings)
 
     @asynccontextmanager

@@ -4,10 +4,11 @@
       ConfigError        the operator's settings cannot work; the message names the fix
       RequestError       a client asked for something that cannot be done; safe to show
       EngineError        an answer could not be produced; a code, and whether to retry
+      PullError          a model's file could not be brought here; the message names what helps
       StaleOwner         this process no longer owns the response it tries to write
 
-Only the texts of ConfigError and RequestError are written for people outside; every other
-text stays in the log, under a reference id.
+Only the texts of ConfigError, PullError and RequestError are written for people outside; every
+other text stays in the log, under a reference id.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class EngineError(RagsocketError):
         self.code = code
         self.message = message
         self.retryable = retryable
+
+
+class PullError(RagsocketError):
+    """A model's file could not be brought here; the message names every reason and what helps."""
 
 
 class StaleOwner(RagsocketError):

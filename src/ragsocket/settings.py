@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         Path(".ragsocket"), description="Where the index and the conversations are kept."
     )
-    workers: Literal[1] = Field(1, description="Worker processes; one is all there is today.")
+    workers: Annotated[Literal[1], BeforeValidator(int)] = Field(
+        1, description="Worker processes; one is all there is today."
+    )
 
     llm_url: str | None = Field(
         None,
@@ -59,14 +61,37 @@ class Settings(BaseSettings):
     )
     llm_model: str | None = Field(
         None,
-        description="Model to ask of that server; `none` answers with extracts from the documents.",
+        description=(
+            "Model to ask of that server; without a server a model to run here: a name that "
+            "`ragsocket models list` shows, or a .gguf file. `none` answers with extracts from "
+            "the documents."
+        ),
     )
     llm_api_key: SecretStr | None = Field(None, description="Key for that server.")
+    llm_fallback: Literal["fail", "extracts"] | None = Field(
+        None,
+        description=(
+            "What an answer becomes that the model gives no word of: `fail` an error, `extracts` "
+            "extracts from the documents; none means extracts for a model here, and an error for "
+            "a server."
+        ),
+    )
+    llm_slots: int = Field(4, ge=1, le=64, description="Answers that a model here writes at once.")
+    llm_threads: int | None = Field(
+        None, ge=1, description="Threads of a model here; none takes one per processor."
+    )
+    models_dir: Path = Field(
+        Path("~/.cache/ragsocket/models"), description="Where models that run here are kept."
+    )
     embed_url: str | None = Field(
         None,
-        description="Base URL of an OpenAI-compatible embeddings server; none means BM25 alone.",
+        description="Base URL of an OpenAI-compatible embeddings server; without one, the built-in "
+        "model embeds where the extra `local` is installed.",
     )
-    embed_model: str | None = Field(None, description="Embedding model to ask of that server.")
+    embed_model: str | None = Field(
+        None,
+        description="Embedding model to ask of that server; `none` searches by words (BM25) alone.",
+    )
     instructions: str | None = Field(
         None, description="Extra instructions for the model, in every prompt."
     )
@@ -88,7 +113,7 @@ class Settings(BaseSettings):
         description="Below this best score, and below the coverage, the documents cannot answer.",
     )
     gate_min_coverage: float = Field(
-        0.4,
+        0.5,
         ge=0,
         le=1,
         description="Share of the question's words (by weight) that the best passage must hold.",
@@ -178,15 +203,20 @@ class Settings(BaseSettings):
             raise ConfigError(
                 "an LLM URL needs a model name: set RAGSOCKET_LLM_MODEL or --llm-model."
             )
-        if self.llm_model not in (None, "none") and not self.llm_url:
-            raise ConfigError(
-                f"the model {self.llm_model!r} needs a server: set RAGSOCKET_LLM_URL or --llm-url, "
-                "or use --llm-model none."
-            )
         if self.embed_url and not self.embed_model:
             raise ConfigError("an embeddings URL needs a model name: set RAGSOCKET_EMBED_MODEL.")
+        if self.embed_model not in (None, "none") and not self.embed_url:
+            raise ConfigError(
+                f"the embedding model {self.embed_model!r} needs a server: set "
+                "RAGSOCKET_EMBED_URL, or leave RAGSOCKET_EMBED_MODEL out for the built-in model."
+            )
         if self.chunk_overlap_tokens >= self.chunk_tokens:
             raise ConfigError("chunk_overlap_tokens must be smaller than chunk_tokens.")
+
+    @property
+    def models_path(self) -> Path:
+        """Where models that run here are kept, with `~` resolved."""
+        return self.models_dir.expanduser()
 
     @property
     def history_url(self) -> str:

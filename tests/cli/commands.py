@@ -34,9 +34,11 @@ _TERMINAL_COMMANDS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings of ragsocket, and with `extra`."""
+    """This process's environment with `extra`, and without what this machine could run itself."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("RAGSOCKET_")}
-    return kept | {"PYTHONPATH": str(SOURCE), "TERM": "xterm", "PYTHONUTF8": "1"} | extra
+    plain = {"RAGSOCKET_EMBED_MODEL": "none", "RAGSOCKET_MODELS_DIR": "no-models-here"}
+    terminal = {"PYTHONPATH": str(SOURCE), "TERM": "xterm", "PYTHONUTF8": "1"}
+    return kept | terminal | plain | extra
 
 
 def run(

@@ -211,6 +211,7 @@ async def test_a_lost_connection_is_told_and_opened_again(cwd: Path, upstream: U
             request.release(1)
             await chat.shows("w0")
             server.signal(signal.SIGKILL)
+            assert await server.status() == -signal.SIGKILL
             await chat.shows("The connection was lost: it broke off")
             await chat.shows("\n> ")
             chat.type("Are you there?\n")

@@ -108,7 +108,7 @@ async def test_faults_of_keys_documents_and_the_index(cwd: Path) -> None:
         url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/v1"
         done = await run_async(
             "doctor", "--data", "nothing", "--port", "0", "--llm-url", url, "--llm-model", "any",
-            "--embed-url", url, cwd=cwd, RAGSOCKET_LLM_API_KEY="wrong",
+            "--embed-url", url, cwd=cwd, RAGSOCKET_LLM_API_KEY="wrong", RAGSOCKET_EMBED_MODEL="",
         )  # fmt: skip
         tasks.cancel_scope.cancel()
     assert done.returncode == 1

@@ -40,6 +40,7 @@ from ragsocket.engine.extractive import LABEL, NO_DOCUMENTS, ONLY_QUOTES
 from ragsocket.engine.gate import REFUSAL
 from ragsocket.engine.ingestion import EmbedSettings
 from ragsocket.engine.ingestion.pipeline import ingest
+from ragsocket.engine.late import LateEngine
 from ragsocket.engine.load import load_engine
 from ragsocket.engine.prompt import CUT_NOTE
 from ragsocket.errors import EngineError, RequestError
@@ -464,14 +465,16 @@ async def test_new_documents_are_answered_from_without_a_restart(
 
 async def test_readiness_names_what_is_missing(documents: Path, tmp_path: Path) -> None:
     """A folder that was named and not read yet; an empty folder is ready once it was looked at."""
-    composed = await load_engine(Settings(state_dir=tmp_path, data=documents))
+    composed = await load_engine(Settings(state_dir=tmp_path, data=documents, embed_model="none"))
     assert "documents" in composed.readiness()
     await composed.ingest(documents)
     assert composed.readiness() == {}
     await composed.aclose()
     empty = tmp_path / "empty"
     empty.mkdir()
-    composed = await load_engine(Settings(state_dir=tmp_path / "other", data=empty))
+    composed = await load_engine(
+        Settings(state_dir=tmp_path / "other", data=empty, embed_model="none")
+    )
     await composed.ingest(empty)
     assert composed.readiness() == {}
     await composed.aclose()
@@ -504,6 +507,39 @@ async def test_llama_index_objects_take_the_place_of_servers(
         seen = await events(composed, asked)
     assert kinds(seen)[:2] == ["Searching", "Sources"]
     assert text_of(seen)
+
+
+async def test_questions_are_answered_while_vectors_are_made(
+    documents: Path, tmp_path: Path
+) -> None:
+    """The texts alone make a fresh server ready; the vectors that come later are taken up."""
+    with embeddings_server() as server:
+        server.gate.clear()
+        settings = Settings(
+            state_dir=tmp_path, data=documents, embed_url=server.url, embed_model="words"
+        )
+        late = LateEngine(settings)
+
+        async def ask() -> tuple[int, str]:
+            seen = [event async for event in late.answer(question(ASKED))]
+            assert isinstance(seen[1], Sources)
+            return seen[1].index_revision, text_of(seen)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(late.load)
+            revision, answer = await ask()
+            assert late.readiness() == {}
+            assert revision == 1
+            assert "7:40" in answer
+            server.gate.set()
+            with anyio.fail_after(30):
+                while revision == 1:
+                    await anyio.sleep(0.05)
+                    revision, answer = await ask()
+            tasks.cancel_scope.cancel()
+    assert revision == 2
+    assert "7:40" in answer
+    assert ASKED in server.texts
 
 
 async def test_the_loop_stays_free_while_the_engine_is_loaded(tmp_path: Path) -> None:

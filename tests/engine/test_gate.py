@@ -110,7 +110,7 @@ def test_shorter_is_told_from_other_wishes() -> None:
     assert not wants_it_shorter("Translate that into French")
 
 
-async def passes(index: Index, *turns: Turn, score: float = 0.18, coverage: float = 0.4) -> bool:
+async def passes(index: Index, *turns: Turn, score: float = 0.18, coverage: float = 0.5) -> bool:
     """Search for a conversation as the engine does, and ask the gate."""
     query = search_query(turns)
     found = await index.search(query, owner="local", top_k=3)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from ragsocket.engine.base import (
@@ -29,15 +31,25 @@ from ragsocket.engine.extractive import (
     answer_text,
     conversation_text,
     extract,
+    shortened,
     spoken,
 )
 from ragsocket.engine.gate import REFUSAL, about_conversation, answerable, leans_on_history
 from ragsocket.engine.index import Index, SearchResult
 from ragsocket.engine.ingestion import Progress, Report, run_ingestion
 from ragsocket.engine.late import EXTRACTIVE
-from ragsocket.engine.prompt import build_messages, count_messages, question_of, search_query
+from ragsocket.engine.models.local import LocalModel
+from ragsocket.engine.prompt import (
+    Profile,
+    build_messages,
+    count_messages,
+    estimate_tokens,
+    question_of,
+    search_query,
+)
 from ragsocket.engine.synthesis import synthesize
 from ragsocket.engine.token_stream import TokenStream
+from ragsocket.errors import EngineError, RagsocketError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
@@ -53,6 +65,7 @@ class RagEngine:
         tokens: the model; None for extracts.
         settings: the operator's choices.
         embed_model: given where passages are embedded by an object of this process.
+        profile: how prompts are made; None as for a model that reads fast.
         closes: closed after everything else by `aclose`.
     """
 
@@ -63,12 +76,14 @@ class RagEngine:
         settings: Settings,
         *,
         embed_model: BaseEmbedding | None = None,
+        profile: Profile | None = None,
         closes: AsyncExitStack | None = None,
     ) -> None:
         self._index = index
         self._tokens = tokens
         self._settings = settings
         self._embed_model = embed_model
+        self._profile = profile or Profile.usual(settings.context_tokens)
         self._closes = closes
         self._ingested = False
 
@@ -83,23 +98,76 @@ class RagEngine:
         return self._index
 
     def readiness(self) -> Mapping[str, str]:
-        """See `Engine.readiness`: a folder was named, and nothing of it can be found yet."""
-        if self._settings.data is None or self._ingested or self._index.revision:
-            return {}
-        return {"documents": "not read yet"}
+        """See `Engine.readiness`: what is missing of `documents` and of `model`.
+
+        Documents are missing while a folder was named and nothing of it can be found yet; a model
+        on this machine while it does not run, unless extracts answer in its place.
+        """
+        missing = {}
+        if self._settings.data is not None and not self._ingested and not self._index.revision:
+            missing["documents"] = "not read yet"
+        if isinstance(self._tokens, LocalModel) and (state := self._tokens.state) is not None:
+            if not self._falls_back or state == "loading":
+                missing["model"] = state
+        return missing
+
+    @property
+    def _falls_back(self) -> bool:
+        chosen = self._settings.llm_fallback
+        return chosen == "extracts" or (chosen is None and isinstance(self._tokens, LocalModel))
+
+    async def run(self) -> None:
+        """Keep a model on this machine running until cancelled; without one, end at once."""
+        if isinstance(self._tokens, LocalModel):
+            await self._tokens.run()
 
     async def ingest(
-        self, root: Path, *, on_progress: Callable[[Progress], None] = lambda _: None
+        self,
+        root: Path,
+        *,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_refreshed: Callable[[], None] = lambda: None,
     ) -> Report:
-        """Bring the default store in line with a folder, and answer from it.
+        """Bring the default store in line with a folder, and answer from what it publishes.
+
+        Args:
+            root: folder of documents.
+            on_progress: called on the event loop.
+            on_refreshed: called whenever a newly published revision can be searched; before
+                there are vectors, it is by words.
 
         Raises:
             ConfigError: the folder or the index cannot be used.
-            EngineError: the ingestion broke; the index is as it was before.
+            EngineError: the ingestion broke; what was published by then stays.
         """
-        report = await run_ingestion(
-            self._settings, root, on_progress=on_progress, embed_model=self._embed_model
-        )
+        report: Report | None = None
+        failure: RagsocketError | None = None
+
+        async def follow() -> None:
+            try:
+                await self.refresh()
+            except RagsocketError as error:
+                # The refresh at the end raises it, if it is still so.
+                logger.warning("a new revision cannot be searched: %s", error)
+            else:
+                on_refreshed()
+
+        def notice(progress: Progress) -> None:
+            if progress.revision:
+                refreshes.start_soon(follow)
+            on_progress(progress)
+
+        async with anyio.create_task_group() as refreshes:
+            try:
+                report = await run_ingestion(
+                    self._settings, root, on_progress=notice, embed_model=self._embed_model
+                )
+            except RagsocketError as error:
+                # Raised outside, since a task group would wrap it.
+                failure = error
+        if failure is not None:
+            raise failure
+        assert report is not None
         await self.refresh()
         self._ingested = True
         return report
@@ -159,7 +227,9 @@ class RagEngine:
         elif self._tokens is None:
             parts = spoken(self._extracts(question, asked, query, found))
         else:
-            parts = self._model(question, found.sources if found else (), self._tokens)
+            parts = self._model(question, self._shown(found, query), self._tokens)
+            if self._falls_back:
+                parts = _or_else(parts, lambda: self._extracts(question, asked, query, found))
         marks = CitationMarks(found.sources if found else ())
         async with aclosing(parts) as events:
             async for event in events:
@@ -193,6 +263,23 @@ class RagEngine:
                 return NO_DOCUMENTS
         return conversation_text(question.turns)
 
+    def _shown(self, found: SearchResult | None, query: str) -> Sequence[Source]:
+        """Return the passages for the prompt, as many and as long as the profile has them."""
+        if found is None:
+            return ()
+        sources = found.sources[: self._profile.most_passages]
+        if (most := self._profile.passage_tokens) is None:
+            return sources
+        return [
+            replace(
+                source,
+                text=shortened(
+                    source.text, query, found.snapshot, most_tokens=most, count=estimate_tokens
+                ),
+            )
+            for source in sources
+        ]
+
     def _model(self, question: Question, sources: Sequence[Source], tokens: TokenStream) -> Parts:
         mode = question.retrieval.response_mode
         if sources and (mode == "refine" or mode == "tree_summarize"):
@@ -201,7 +288,7 @@ class RagEngine:
                 sources,
                 tokens,
                 mode=mode,
-                context_tokens=self._settings.context_tokens,
+                context_tokens=self._profile.context_tokens,
                 max_output_tokens=self._settings.max_output_tokens,
                 operator_instructions=self._settings.instructions,
             )
@@ -213,7 +300,9 @@ class RagEngine:
         messages = build_messages(
             question,
             sources,
-            budget_tokens=self._settings.context_tokens,
+            budget_tokens=self._profile.context_tokens,
+            most_tokens=self._profile.most_context_tokens,
+            first_instructions=self._profile.instructions,
             operator_instructions=self._settings.instructions,
         )
         yield Usage(count_messages(messages), 0, estimated=True)
@@ -221,3 +310,21 @@ class RagEngine:
         async with aclosing(stream) as events:
             async for event in events:
                 yield event
+
+
+async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:
+    """Yield an answer; or, if the model fails before its first word, another text."""
+    begun = False
+    try:
+        async with aclosing(parts) as events:
+            async for event in events:
+                begun = begun or isinstance(event, TextDelta)
+                yield event
+        return
+    except EngineError as error:
+        if begun:
+            raise
+        logger.warning("extracts answer in place of the model: %s", error.code)
+    async with aclosing(spoken(text())) as words:
+        async for word in words:
+            yield word

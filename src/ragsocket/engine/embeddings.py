@@ -1,8 +1,9 @@
-"""A client for an OpenAI-compatible `/embeddings` endpoint, as a LlamaIndex embedding."""
+"""LlamaIndex embeddings: a client of an OpenAI-compatible server, and the built-in model."""
 
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -12,13 +13,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
+from anyio import to_thread
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
-from ragsocket.engine.ingestion.job import EmbedSettings
+from ragsocket.engine import minilm
+from ragsocket.engine.ingestion.job import BuiltInEmbed, EmbedSettings
 from ragsocket.errors import ConfigError, EngineError
 
-__all__ = ["EmbedSettings", "EndpointEmbedding", "open_embedding"]
+__all__ = ["BuiltInEmbedding", "EmbedSettings", "EndpointEmbedding", "open_embedding"]
+
+# Of the built-in model, per batch: a second of work, after which vectors are safe on disk.
+_BUILT_IN_BATCH = 32
+_MAX_THREADS = 4
 
 
 class EndpointEmbedding(BaseEmbedding):
@@ -100,6 +108,48 @@ class EndpointEmbedding(BaseEmbedding):
         return (await self._aget_text_embeddings([query]))[0]
 
 
+class BuiltInEmbedding(BaseEmbedding):
+    """Embeds with the model that comes with the extra `local`, see `ragsocket.engine.minilm`.
+
+    The model is loaded at the first use and shared by all objects of the process. Questions are
+    embedded one at a time in a thread, passages in up to four threads. Texts in other languages
+    than English get vectors of little use.
+
+    Raises:
+        ConfigError: from every method: a package is missing, or its file is not the right one.
+    """
+
+    _one_question: anyio.CapacityLimiter = PrivateAttr()
+
+    def __init__(self) -> None:
+        super().__init__(model_name=minilm.MODEL_NAME, embed_batch_size=_BUILT_IN_BATCH)
+        self._one_question = anyio.CapacityLimiter(1)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex shows."""
+        return "BuiltInEmbedding"
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return minilm.embed_all(texts, threads=min(_MAX_THREADS, os.cpu_count() or 1))
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        vector: Embedding = minilm.load().embed(text).tolist()
+        return vector
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._get_text_embedding(query)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await to_thread.run_sync(self._get_text_embeddings, texts)
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return await to_thread.run_sync(self._get_text_embedding, text, limiter=self._one_question)
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return await self._aget_text_embedding(query)
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     # A redirect would carry the key to wherever it points.
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
@@ -107,12 +157,18 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 @asynccontextmanager
-async def open_embedding(settings: EmbedSettings) -> AsyncIterator[EndpointEmbedding]:
-    """Give an embedding whose session lives on the running event loop until the block ends.
+async def open_embedding(
+    settings: EmbedSettings | BuiltInEmbed,
+) -> AsyncIterator[EndpointEmbedding | BuiltInEmbedding]:
+    """Give an embedding for questions, ready for use on the running event loop in this block.
 
     Raises:
-        ConfigError: the URL is not an http(s) URL.
+        ConfigError: the URL is not an http(s) URL, or the built-in model cannot be used.
     """
+    if isinstance(settings, BuiltInEmbed):
+        await to_thread.run_sync(minilm.load)
+        yield BuiltInEmbedding()
+        return
     timeout = aiohttp.ClientTimeout(
         total=settings.timeout_s, sock_connect=settings.connect_timeout_s
     )

@@ -6,7 +6,7 @@ It cannot say yes or no, combine facts or invent any; so it says what it is.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from anyio.lowlevel import checkpoint
@@ -96,6 +96,47 @@ def extract(
     worth = ranked[0][0] * _WORTH if ranked else 0.0
     best = [one for one in ranked[:most] if one[0] >= worth]
     return [(text, number) for _, number, _, text in best]
+
+
+def shortened(
+    text: str,
+    question_text: str,
+    vocabulary: Vocabulary,
+    *,
+    most_tokens: int,
+    count: Callable[[str], int],
+) -> str:
+    """Return the sentences of a passage that fit a question best, in their order.
+
+    Args:
+        text: the passage; returned as it is if it is short enough.
+        question_text: the words looked for.
+        vocabulary: weighs words.
+        most_tokens: what may be left of it.
+        count: returns the tokens of a text.
+    """
+    sentences = _sentences(text, vocabulary)
+    if not sentences or count(text) <= most_tokens:
+        return text
+    weights = vocabulary.term_weights(question_text)
+    ranked = sorted(
+        range(len(sentences)), key=lambda place: -_score(sentences, place, weights, vocabulary)
+    )
+    kept: set[int] = set()
+    left = most_tokens
+    for place in ranked:
+        cost = count(sentences[place].text) + 1
+        if cost <= left or not kept:
+            kept.add(place)
+            left -= cost
+    lines: list[str] = []
+    heading = ""
+    for place in sorted(kept):
+        if sentences[place].heading not in ("", heading):
+            heading = sentences[place].heading
+            lines.append(f"{heading}:")
+        lines.append(sentences[place].text)
+    return "\n".join(lines)
 
 
 def answer_text(extracts: Sequence[tuple[str, int]]) -> str:

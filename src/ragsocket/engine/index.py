@@ -156,8 +156,9 @@ class Index:
         if mode == "dense" and snapshot.passages and not with_vectors:
             raise RequestError(
                 "unsupported_parameter",
-                "There are no vectors to search: set RAGSOCKET_EMBED_URL and RAGSOCKET_EMBED_MODEL "
-                "and ingest again, or use the mode hybrid or sparse.",
+                "There are no vectors to search (yet): install ragsocket[local] or set "
+                "RAGSOCKET_EMBED_URL and RAGSOCKET_EMBED_MODEL and ingest again, or use the mode "
+                "hybrid or sparse.",
                 param="retrieval.mode",
             )
         if mode == "none" or not snapshot.passages or not query.strip():
@@ -169,6 +170,9 @@ class Index:
             embed_model=self._embed_model,
             top_k=top_k,
             vectors_required=mode == "dense",
+            all_embedded=all(
+                part in with_vectors and part.embedded == len(part.rows) for part in snapshot.parts
+            ),
         )
         found = await retriever.aretrieve(query)
         return SearchResult([_source(hit) for hit in found], snapshot.revision, snapshot)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ragsocket.engine.base import EngineEvent, Question
+from ragsocket.engine.models.choice import local_model
 from ragsocket.errors import EngineError, RagsocketError
 from ragsocket.settings import Settings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from ragsocket.engine.compose import RagEngine
+    from ragsocket.engine.ingestion import Progress
 
 log = logging.getLogger("ragsocket.engine")
 
@@ -36,7 +38,11 @@ EXTRACTIVE = "ragsocket-extractive"
 
 
 class LateEngine:
-    """Loads the composed engine in the background and stands in for it until then."""
+    """Loads the composed engine in the background and stands in for it until then.
+
+    Raises:
+        ConfigError: the settings name a model that cannot be run here.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class LateEngine:
         self._settings = settings
         self._llm = llm
         self._embed_model = embed_model
+        self._local = local_model(settings) if llm is None else None
         self._engine: RagEngine | None = None
         self._missing = {"engine": "loading"}
         self._settled = anyio.Event()
@@ -59,6 +66,8 @@ class LateEngine:
             return self._engine.models
         if self._llm is not None:
             return (self._llm.metadata.model_name,)
+        if self._local is not None:
+            return (self._local.name,)
         name = self._settings.llm_model
         return (EXTRACTIVE,) if name in (None, "none") else (str(name),)
 
@@ -66,7 +75,7 @@ class LateEngine:
         """What questions still have to wait for."""
         if self._engine is None:
             return self._missing
-        return {**self._missing, **self._engine.readiness()}
+        return {**self._engine.readiness(), **self._missing}
 
     async def load(self) -> None:
         """Import, open the index, ingest the folder; ends when all that is done or failed."""
@@ -81,36 +90,58 @@ class LateEngine:
             self._settled.set()
             return
         try:
-            await self._read_documents(self._engine)
-            await anyio.sleep_forever()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._engine.run)
+                await self._read_documents(self._engine)
+                await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WITHIN_S):
                 await self._engine.aclose()
 
     async def _read_documents(self, engine: RagEngine) -> None:
         """Bring the index in line with the folder; an older revision answers meanwhile."""
+
+        def tell(progress: Progress) -> None:
+            waiting = "documents" in engine.readiness()
+            read = f"{progress.stage}, {progress.done} of {progress.total}"
+            self._missing = {"documents": read} if waiting else {}
+
+        def answer_from_what_is_there() -> None:
+            self._missing = {}
+            self._settled.set()
+
         folder = self._settings.data
         self._missing = {}
-        if not engine.readiness():
+        if "documents" not in engine.readiness():
             self._settled.set()
         if folder is not None:
             try:
-                report = await engine.ingest(folder)
+                report = await engine.ingest(
+                    folder, on_progress=tell, on_refreshed=answer_from_what_is_there
+                )
             except RagsocketError as error:
                 log.error("the documents could not be read: %s", error)
-                self._missing = {"documents": str(error)} if engine.readiness() else {}
+                unread = "documents" in engine.readiness()
+                self._missing = {"documents": str(error)} if unread else {}
             else:
                 for file, reason in report.failed:
                     log.warning("%s was not read: %s", file, reason)
+                self._missing = {}
                 log.info("revision %d holds %d passages", report.revision, report.passages)
         self._settled.set()
 
-    async def answer(self, question: Question) -> AsyncGenerator[EngineEvent]:
-        """Wait until the engine can answer, then let it.
+    def answer(self, question: Question) -> AsyncGenerator[EngineEvent]:
+        """See `Engine.answer`; a question that comes too early waits.
 
         Raises:
             EngineError: it could not be loaded, or not in time.
         """
+        if self._engine is not None and self._settled.is_set():
+            # Nothing stands between the engine and who iterates it: that would cost per token.
+            return self._engine.answer(question)
+        return self._answer_late(question)
+
+    async def _answer_late(self, question: Question) -> AsyncGenerator[EngineEvent]:
         with anyio.move_on_after(WAIT_S):
             await self._settled.wait()
         if self._engine is None or not self._settled.is_set():

@@ -7,11 +7,14 @@ event loop goes on answering probes and sockets.
 from __future__ import annotations
 
 import importlib
+import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from ragsocket.engine.models.choice import LocalFile, local_model
+from ragsocket.errors import ConfigError
 from ragsocket.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
     from ragsocket.engine.compose import RagEngine
     from ragsocket.engine.token_stream import TokenStream
 
+log = logging.getLogger("ragsocket.engine")
+
 
 async def load_engine(
     settings: Settings, *, llm: LLM | None = None, embed_model: BaseEmbedding | None = None
 ) -> RagEngine:
     """Import what is heavy in a thread, open the index, and compose the engine.
 
-    Documents are not ingested here; see `RagEngine.ingest`.
+    Documents are not ingested here, see `RagEngine.ingest`; and a model on this machine answers
+    while `RagEngine.run` runs.
 
     Args:
         settings: the operator's choices.
@@ -40,19 +46,62 @@ async def load_engine(
     await to_thread.run_sync(importlib.import_module, "ragsocket.engine.compose")
     # From here on these are look-ups.
     from ragsocket.engine.compose import RagEngine
-    from ragsocket.engine.embeddings import open_embedding
     from ragsocket.engine.index import Index
-    from ragsocket.engine.ingestion import EmbedSettings
+    from ragsocket.engine.prompt import Profile
 
     async with AsyncExitStack() as opened:
-        asks = embed_model
-        if asks is None and (embed := EmbedSettings.from_settings(settings)) is not None:
-            asks = await opened.enter_async_context(open_embedding(embed))
-        tokens = _token_stream(settings, llm)
+        asks = embed_model or await _embedding(settings, opened)
+        file = local_model(settings) if llm is None else None
+        if file is not None:
+            tokens: TokenStream | None = _local(file, settings)
+            profile = Profile.small(file.context_tokens)
+        else:
+            tokens = _token_stream(settings, llm)
+            profile = Profile.usual(settings.context_tokens)
         index = Index(settings.index_path, asks)
         opened.callback(index.close)
         await index.open()
-        return RagEngine(index, tokens, settings, embed_model=embed_model, closes=opened.pop_all())
+        return RagEngine(
+            index,
+            tokens,
+            settings,
+            embed_model=embed_model,
+            profile=profile,
+            closes=opened.pop_all(),
+        )
+
+
+def _local(file: LocalFile, settings: Settings) -> TokenStream:
+    from ragsocket.engine.models.local import LocalModel, Waits
+
+    return LocalModel(
+        file,
+        slots=settings.llm_slots,
+        threads=settings.llm_threads,
+        max_output_tokens=settings.max_output_tokens,
+        waits=Waits(
+            connect_s=settings.connect_timeout_s,
+            first_token_s=settings.first_token_timeout_s,
+            token_s=settings.token_timeout_s,
+        ),
+    )
+
+
+async def _embedding(settings: Settings, opened: AsyncExitStack) -> BaseEmbedding | None:
+    from ragsocket.engine.embeddings import open_embedding
+    from ragsocket.engine.ingestion import BuiltInEmbed, choose_embedding
+
+    chosen = choose_embedding(settings)
+    if chosen is None:
+        return None
+    try:
+        return await opened.enter_async_context(open_embedding(chosen))
+    except ConfigError as error:
+        if not isinstance(chosen, BuiltInEmbed):
+            raise
+        # Nobody asked for it by name, and words alone answer as well.
+        log.error("searching by words alone: %s", error)
+        return None
 
 
 def _token_stream(settings: Settings, llm: LLM | None) -> TokenStream | None:

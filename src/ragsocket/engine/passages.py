@@ -250,13 +250,16 @@ class Passages:
         )
 
     def publish(self, store: Store, revision: int, *, has_vectors: bool) -> None:
-        """Make a revision the current one and purge what no revision in use can need."""
-        key = (store.owner, store.id)
+        """Make a revision the current one."""
         self._all(
             "UPDATE vector_stores SET previous_revision = revision, revision = ?, has_vectors = ?"
             " WHERE owner = ? AND id = ?",
-            (revision, has_vectors, *key),
+            (revision, has_vectors, store.owner, store.id),
         )
+
+    def purge(self, store: Store) -> None:
+        """Delete what neither `store.revision`, the one before a change, nor later ones need."""
+        key = (store.owner, store.id)
         self._all(
             "DELETE FROM passages WHERE owner = ? AND vector_store_id = ? AND died_revision <= ?",
             (*key, store.revision),

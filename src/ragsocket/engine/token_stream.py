@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, Protocol
@@ -114,6 +114,7 @@ class OpenAICompatible:
         connect_timeout_s: to reach the server, TLS included.
         first_token_timeout_s: from the request to the first text or reasoning.
         token_timeout_s: from there on, between two of them.
+        extra: more members of the request's body, which this server is known to understand.
 
     Raises:
         ConfigError: the URL is none.
@@ -128,6 +129,7 @@ class OpenAICompatible:
         connect_timeout_s: float = 10.0,
         first_token_timeout_s: float = 120.0,
         token_timeout_s: float = 60.0,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -149,6 +151,7 @@ class OpenAICompatible:
         )
         self._first_s = first_token_timeout_s
         self._between_s = token_timeout_s
+        self._extra = dict(extra or {})
         self._session: aiohttp.ClientSession | None = None
         self._running: set[aiohttp.ClientResponse] = set()
         self._closed = False
@@ -276,7 +279,12 @@ class OpenAICompatible:
     def _body(
         self, messages: Sequence[Message], model: str, sampling: Sampling
     ) -> dict[str, object]:
-        body: dict[str, object] = {"model": model, "messages": messages, "stream": True}
+        body: dict[str, object] = {
+            **self._extra,
+            "model": model,
+            "messages": messages,
+            "stream": True,
+        }
         if model not in self._without_usage:
             body["stream_options"] = {"include_usage": True}
         if sampling.temperature is not None:

@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from ragsocket.engine.embeddings import EndpointEmbedding
+from ragsocket.engine.embeddings import BuiltInEmbedding, EndpointEmbedding
 from ragsocket.engine.ingestion.pipeline import LOCK_WAIT_S, only_ingestion, publish
 from ragsocket.engine.ingestion.revision import Revision, load
 from ragsocket.engine.passages import File, Passage, Passages, make_passage_id, text_sha256
@@ -172,8 +172,10 @@ class PassageVectorStore(BasePydanticVectorStore):
 class HybridRetriever(BaseRetriever):
     """Asks vector stores by vector and by words, and fuses the lists by reciprocal rank.
 
-    The order is by rank; a node's score, 0 to 1, is the better of its two similarities. Of
-    passages with the same text the best one is returned.
+    The order is by rank. A node's score, 0 to 1, is the mean of its two similarities if
+    `all_embedded` says that each could have both, and the better one otherwise: what only words or
+    only vectors find is less likely to the point. Of passages with the same text the best one is
+    returned.
     """
 
     def __init__(
@@ -184,6 +186,7 @@ class HybridRetriever(BaseRetriever):
         top_k: int,
         *,
         vectors_required: bool = False,
+        all_embedded: bool = False,
     ) -> None:
         super().__init__()
         self._by_words = by_words
@@ -191,6 +194,7 @@ class HybridRetriever(BaseRetriever):
         self._embed_model = embed_model
         self._top_k = top_k
         self._vectors_required = vectors_required
+        self._all_embedded = all_embedded
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vector = query_bundle.embedding
@@ -211,7 +215,7 @@ class HybridRetriever(BaseRetriever):
         if not self._by_vector or self._embed_model is None:
             return None
         try:
-            if isinstance(self._embed_model, EndpointEmbedding):
+            if isinstance(self._embed_model, EndpointEmbedding | BuiltInEmbedding):
                 return await self._embed_model.aget_query_embedding(query)
             # The asynchronous methods of many LlamaIndex embeddings compute on the event loop.
             return await to_thread.run_sync(self._embed_model.get_query_embedding, query)
@@ -246,6 +250,8 @@ class HybridRetriever(BaseRetriever):
     def _fuse(self, lists: Sequence[Sequence[VectorStoreQueryResult]]) -> list[NodeWithScore]:
         ranks: dict[str, float] = {}
         nodes: dict[str, NodeWithScore] = {}
+        # A list without stores was not asked for.
+        means = self._all_embedded and all(lists) and len(lists) > 1
         for results in lists:
             hits = [
                 (similarity, node)
@@ -258,8 +264,9 @@ class HybridRetriever(BaseRetriever):
             for rank, (similarity, node) in enumerate(hits, 1):
                 key = node.node_id
                 ranks[key] = ranks.get(key, 0.0) + 1 / (RANK_CONSTANT + rank)
-                known = nodes.setdefault(key, NodeWithScore(node=node, score=similarity))
-                known.score = max(known.score or 0.0, similarity)
+                known = nodes.setdefault(key, NodeWithScore(node=node, score=0.0))
+                score = known.score or 0.0
+                known.score = score + similarity / 2 if means else max(score, similarity)
         seen: set[str] = set()
         best: list[NodeWithScore] = []
         for key in sorted(ranks, key=lambda key: -ranks[key]):

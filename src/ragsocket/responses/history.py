@@ -10,6 +10,8 @@ burst of endings costs one transaction.
 Two things are written per response. At acceptance, beside the stream, a row `in_progress`,
 which prompts never read. At the end, before the terminal event is sent, the resource as it went
 out, the cut applied. Rows that a dead process left over end as `worker_lost` at the next start.
+
+Over 400 lines because what is written and what is read back are one promise.
 """
 
 from __future__ import annotations

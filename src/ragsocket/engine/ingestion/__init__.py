@@ -4,7 +4,20 @@
 `pipeline.ingest`, whose import brings LlamaIndex along.
 """
 
-from ragsocket.engine.ingestion.job import EmbedSettings, Progress, Report
+from ragsocket.engine.ingestion.job import (
+    BuiltInEmbed,
+    EmbedSettings,
+    Progress,
+    Report,
+    choose_embedding,
+)
 from ragsocket.engine.ingestion.process import run_ingestion
 
-__all__ = ["EmbedSettings", "Progress", "Report", "run_ingestion"]
+__all__ = [
+    "BuiltInEmbed",
+    "EmbedSettings",
+    "Progress",
+    "Report",
+    "choose_embedding",
+    "run_ingestion",
+]

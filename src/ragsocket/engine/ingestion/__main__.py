@@ -21,10 +21,17 @@ def _end_with_parent() -> None:
     os._exit(ORPHANED)
 
 
+def _stand_back() -> None:
+    # Questions that are answered meanwhile come first; embedding takes what they leave.
+    if hasattr(os, "nice"):
+        os.nice(10)
+
+
 def _run(out: BinaryIO) -> None:
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         job = from_line(Job, stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _stand_back()
     # After the watch has begun: this import takes seconds.
     from ragsocket.engine.ingestion.pipeline import ingest
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
+from ragsocket.engine import minilm
 from ragsocket.settings import Settings
 
 DEFAULT_OWNER = "local"
@@ -46,7 +47,7 @@ class EmbedSettings:
 
         The model server's key is used only where both URLs name the same server.
         """
-        if not settings.embed_url or not settings.embed_model:
+        if not settings.embed_url or settings.embed_model in (None, "none"):
             return None
         key = None
         if settings.llm_url and settings.llm_api_key:
@@ -55,10 +56,31 @@ class EmbedSettings:
                 key = settings.llm_api_key.get_secret_value()
         return cls(
             settings.embed_url,
-            settings.embed_model,
+            str(settings.embed_model),
             key,
             connect_timeout_s=settings.connect_timeout_s,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltInEmbed:
+    """The embedding model that comes with the extra `local`.
+
+    Attributes:
+        built_in: its name.
+    """
+
+    built_in: str
+
+
+def choose_embedding(settings: Settings) -> EmbedSettings | BuiltInEmbed | None:
+    """Return the server that the operator named, else the built-in model if it is installed.
+
+    None stands for words alone: the operator wants that, or there is neither.
+    """
+    if settings.embed_url or settings.embed_model == "none":
+        return EmbedSettings.from_settings(settings)
+    return None if minilm.missing() else BuiltInEmbed(minilm.MODEL_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +93,14 @@ class Progress:
         done: files or passages that are behind.
         total: files or passages of this stage; 0 while unknown.
         file: the file being read, relative to the folder, or None.
+        revision: what this ingestion has published so far; 0 before that.
     """
 
     stage: Literal["waiting", "reading", "embedding", "indexing"]
     done: int = 0
     total: int = 0
     file: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +140,7 @@ class Job:
     chunk_overlap_tokens: int
     vector_store_id: str = DEFAULT_VECTOR_STORE
     owner: str = DEFAULT_OWNER
-    embed: EmbedSettings | None = None
+    embed: EmbedSettings | BuiltInEmbed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Brings a vector store in line with a folder, and publishes what changed as one revision."""
+"""Brings a vector store in line with a folder, and publishes what changed.
+
+The texts come first, as one revision that can be searched by words; vectors fill in with later
+ones.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from ragsocket.engine.embeddings import EndpointEmbedding
+from ragsocket.engine.embeddings import BuiltInEmbedding, EndpointEmbedding
 from ragsocket.engine.ingestion import revision as revision_files
 from ragsocket.engine.ingestion.job import (
     DEFAULT_OWNER,
     DEFAULT_VECTOR_STORE,
+    BuiltInEmbed,
     EmbedSettings,
     Progress,
     Report,
@@ -33,13 +38,15 @@ from ragsocket.engine.passages import (
     Store,
     make_file_id,
     make_passage_id,
-    text_sha256,
 )
-from ragsocket.errors import ConfigError
+from ragsocket.errors import ConfigError, RagsocketError
 
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 60
+PUBLISH_EVERY_S = 20.0
+# Time between two revisions with more vectors, in times of what publishing one takes.
+PUBLISH_SHARE = 10
 # Raised when reading or splitting changes, so that unchanged files are split anew.
 RECIPE_VERSION = 1
 
@@ -64,30 +71,35 @@ def ingest(
     *,
     vector_store_id: str = DEFAULT_VECTOR_STORE,
     owner: str = DEFAULT_OWNER,
-    embed: EmbedSettings | BaseEmbedding | None,
+    embed: EmbedSettings | BuiltInEmbed | BaseEmbedding | None,
     chunk_tokens: int,
     chunk_overlap_tokens: int,
     progress: Tell = lambda _: None,
     lock_wait_s: int = LOCK_WAIT_S,
+    publish_every_s: float = PUBLISH_EVERY_S,
 ) -> Report:
     """Bring a vector store in line with a folder; blocks for as long as that takes.
 
     Files are told apart by their content and their path in the folder: moving the folder or
     touching files does nothing. A file that cannot be read is named in the report, with the
-    passages it had taken out, and the rest goes in. If embedding fails, the texts are published
-    and the missing vectors are made up for by the next ingestion. An exception raised by
-    `progress` ends the ingestion; nothing is published then.
+    passages it had taken out, and the rest goes in. What changed is published before it is
+    embedded, and vectors are published as they come. If embedding fails or is broken off, the
+    next ingestion goes on there. An exception raised by `progress` ends the ingestion; what was
+    published by then stays.
 
     Args:
         root: folder of documents.
         index_path: the SQLite file; made if missing.
         vector_store_id: store to bring in line, letters, digits, `_` and `-`.
         owner: whose store it is.
-        embed: embeddings server, or a LlamaIndex embedding object; None for words alone.
+        embed: embeddings server, built-in model, or a LlamaIndex embedding object; None for words
+            alone.
         chunk_tokens: size of a passage, about four bytes each.
         chunk_overlap_tokens: overlap of two passages.
         progress: called often, on the calling thread.
         lock_wait_s: how long to wait for another ingestion of the same index.
+        publish_every_s: how long new vectors may wait until they are published; longer for an
+            index that takes long to publish.
 
     Raises:
         ConfigError: the folder is missing, the index is damaged, or in use for too long.
@@ -99,6 +111,8 @@ def ingest(
         raise ConfigError(f"{vector_store_id!r} is not a vector store id such as vs_default.")
     if isinstance(embed, EmbedSettings):
         embed = EndpointEmbedding(embed)
+    elif isinstance(embed, BuiltInEmbed):
+        embed = BuiltInEmbedding()
     with (
         only_ingestion(index_path, progress, lock_wait_s),
         closing(Passages(index_path, create=True)) as db,
@@ -107,23 +121,21 @@ def ingest(
         recipe = f"{RECIPE_VERSION}/{chunk_tokens}/{chunk_overlap_tokens}"
         splitter = Splitter(chunk_tokens, chunk_overlap_tokens)
         change = _compare(root, db, store, splitter, store.recipe != recipe, progress)
-        embedded = False
-        if embed is not None:
-            store, embedded = _embed(db, store, change, embed, progress)
-        with_vectors = embed is not None and store.embed_model is not None
-        where = revision_files.directory(index_path, store.id, store.revision)
-        if (
-            change.dead
-            or change.passages
-            or embedded
-            or (store.revision and (with_vectors != store.has_vectors or not where.is_dir()))
-        ):
+        if change.dead or change.passages:
+            with_vectors = embed is not None and store.embed_model is not None
             store = publish(
                 db, store, change.files, change.passages, change.dead, with_vectors, progress
             )
         else:
             db.save_files(store, change.files)
         db.set_recipe(store, recipe)
+        if embed is not None:
+            store = _embed(db, store, change.notes, embed, progress, publish_every_s)
+        with_vectors = embed is not None and store.embed_model is not None
+        if store.revision and _vectors_there(db, store, with_vectors) != revision_files.vectors_of(
+            index_path, store.id, store.revision
+        ):
+            store = publish(db, store, (), (), (), with_vectors, progress)
         return Report(
             added=change.counts["added"],
             changed=change.counts["changed"],
@@ -221,17 +233,24 @@ def _split(file: File, path: Path, splitter: Splitter) -> list[Passage]:
 
 
 def _embed(
-    db: Passages, store: Store, change: _Change, embed: BaseEmbedding, progress: Tell
-) -> tuple[Store, bool]:
-    """Embed what has no vector; return the store as it is then, and whether anything was done."""
-    dead = set(change.dead)
-    texts = {sha: text for _, file_id, text, sha in db.living(store) if file_id not in dead}
-    texts |= {text_sha256(passage.text): passage.text for passage in change.passages}
+    db: Passages,
+    store: Store,
+    notes: list[str],
+    embed: BaseEmbedding,
+    progress: Tell,
+    publish_every_s: float,
+) -> Store:
+    """Embed what has no vector, publish now and then, and return the store as it is then.
+
+    Every batch is on disk before the next one is begun. The last ones are not published here.
+    """
+    texts = {sha: text for _, _, text, sha in db.living(store)}
     model = embed.model_name
     other_model = store.embed_model not in (None, model)
     have = set() if other_model else db.embedded(store)
     missing = [sha for sha in texts if sha not in have]
     total, done = len(missing), 0
+    publish_at = time.monotonic() + publish_every_s
     while missing:
         progress(Progress("embedding", done, total))
         batch, missing = missing[: embed.embed_batch_size], missing[embed.embed_batch_size :]
@@ -239,15 +258,16 @@ def _embed(
             vectors = embed.get_text_embedding_batch([texts[sha] for sha in batch])
         except Exception as error:
             logger.warning("embedding failed", exc_info=error)
-            change.notes.append(
-                f"Embedding failed: {total - done} passages have no vector until "
+            reason = f" ({str(error).rstrip('.')})" if isinstance(error, RagsocketError) else ""
+            notes.append(
+                f"Embedding failed{reason}: {total - done} passages have no vector until "
                 "the next ingestion."
             )
             break
         matrix = np.asarray(vectors, dtype="<f4")
         dimensions = matrix.shape[1]
         if other_model or store.dimensions not in (None, dimensions):
-            change.notes.append(
+            notes.append(
                 f"The embeddings changed from {store.embed_model} ({store.dimensions} dimensions) "
                 f"to {model} ({dimensions}): all passages are embedded again."
             )
@@ -259,7 +279,19 @@ def _embed(
         db.save_embeddings(store, model, dimensions, rows)
         store = replace(store, embed_model=model, dimensions=dimensions)
         done += len(batch)
-    return store, done > 0
+        if missing and (begun := time.monotonic()) >= publish_at:
+            store = publish(db, store, (), (), (), True, progress)
+            now = time.monotonic()
+            publish_at = now + max(publish_every_s, PUBLISH_SHARE * (now - begun))
+    return store
+
+
+def _vectors_there(db: Passages, store: Store, with_vectors: bool) -> tuple[str | None, int]:
+    """Return what `revision.vectors_of` would, if a revision were published now."""
+    if not with_vectors:
+        return None, 0
+    have = db.embedded(store)
+    return store.embed_model, sum(sha in have for *_, sha in db.living(store))
 
 
 def publish(
@@ -282,7 +314,7 @@ def publish(
         passages: to add.
         dead: ids of files whose passages go, before any are added.
         with_vectors: whether the revision has vectors.
-        progress: told once, before the words are indexed.
+        progress: told before the words are indexed, and of the revision when it is published.
     """
     with db.transaction():
         number = db.next_revision()
@@ -291,10 +323,11 @@ def publish(
         db.bear(store, passages, number)
         living = db.living(store)
         progress(Progress("indexing", 0, len(living)))
-        vectors = None
+        vectors, embedded = None, 0
         if with_vectors and store.dimensions:
             stored = db.embeddings(store)
             nothing = bytes(4 * store.dimensions)
+            embedded = sum(sha in stored for *_, sha in living)
             flat = b"".join(stored.get(sha, nothing) for _, _, _, sha in living)
             vectors = np.frombuffer(flat, "<f4").reshape(len(living), store.dimensions)
         revision_files.write(
@@ -303,10 +336,15 @@ def publish(
             [text for _, _, text, _ in living],
             vectors,
             store.embed_model if with_vectors else None,
+            embedded,
         )
         db.publish(store, number, has_vectors=with_vectors)
+        # More vectors make no passage superfluous: what searches that still run need stays.
+        if files or passages or dead:
+            db.purge(store)
     in_use = {n for other in db.stores() for n in (other.revision, other.previous_revision)}
     revision_files.delete_old(db.path, store.id, in_use)
+    progress(Progress("indexing", len(living), len(living), revision=number))
     return replace(
         store, revision=number, previous_revision=store.revision, has_vectors=with_vectors
     )

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from ragsocket.engine.ingestion.job import (
     DEFAULT_OWNER,
     DEFAULT_VECTOR_STORE,
-    EmbedSettings,
     Job,
     Message,
     Progress,
     Report,
+    choose_embedding,
     from_line,
     to_line,
 )
@@ -47,12 +47,13 @@ async def run_ingestion(
     owner: str = DEFAULT_OWNER,
     embed_model: BaseEmbedding | None = None,
 ) -> Report:
-    """Take the documents of a folder into the index and publish a revision if anything changed.
+    """Take the documents of a folder into the index and publish revisions if anything changed.
 
     Runs in a child process that ends with this one, even at kill -9. Cancelling the caller ends
-    the child, and the previous revision stays. With `embed_model`, an object of this process, it
-    runs in a thread of this process instead, because such an object cannot be sent elsewhere;
-    cancelling then takes effect at the next file or batch of passages.
+    the child; what was published by then stays, and the next run goes on there. With
+    `embed_model`, an object of this process, it runs in a thread of this process instead, because
+    such an object cannot be sent elsewhere; cancelling then takes effect at the next file or batch
+    of passages.
 
     Args:
         settings: the operator's choices.
@@ -60,11 +61,11 @@ async def run_ingestion(
         on_progress: called on the event loop.
         vector_store_id: store to bring in line with the folder.
         owner: whose store it is.
-        embed_model: embeds the passages in place of the server in the settings.
+        embed_model: embeds the passages in place of what the settings name.
 
     Raises:
         ConfigError: the folder or the index cannot be used; the message names the fix.
-        EngineError: `ingestion_failed`, the ingestion broke; the index is as it was before.
+        EngineError: `ingestion_failed`, the ingestion broke; what was published by then stays.
     """
     job = Job(
         root=str(await anyio.Path(root).absolute()),
@@ -73,7 +74,7 @@ async def run_ingestion(
         chunk_overlap_tokens=settings.chunk_overlap_tokens,
         vector_store_id=vector_store_id,
         owner=owner,
-        embed=EmbedSettings.from_settings(settings),
+        embed=choose_embedding(settings),
     )
     if embed_model is not None:
         return await _run_in_thread(job, embed_model, on_progress)
