@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,14 @@ from upstream import Upstream
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """The loop that production runs on."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever has pulled the default model gets the same results as everybody else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAGSOCKET_MODELS_DIR", str(tmp_path_factory.mktemp("models")))
+        yield
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from ragsocket.cli.listening import EVERYWHERE, dialled
 from ragsocket.cli.logs import LOG
 from ragsocket.cli.printable import one_line, without_secrets
 from ragsocket.engine.ingestion import BuiltInEmbed, choose_embedding
+from ragsocket.engine.models.choice import local_model
 from ragsocket.errors import ConfigError
 from ragsocket.responses.runner import Runner
 from ragsocket.server import Server
@@ -125,10 +126,10 @@ def greeting(settings: Settings, host: str, port: int) -> str:
 
 def model_line(settings: Settings) -> str:
     """Return who answers, without what a URL may carry of secrets."""
-    if settings.llm_model in (None, "none"):
+    if (local := local_model(settings)) is not None:
+        return f"{local.name}, on this machine"
+    if settings.llm_url is None or settings.llm_model in (None, "none"):
         return "extracts, no model"
-    if settings.llm_url is None:
-        return f"{settings.llm_model}, on this machine"
     return f"{settings.llm_model} at {without_secrets(settings.llm_url)}"
 
 

@@ -210,7 +210,7 @@ class OpenAICompatible:
             deadline.stop()
             if reader.failure is None:
                 whole = True
-                _see_off(response)
+                self._see_off(response)
             if reader.usage is not None:
                 yield reader.usage
             if reader.finish_reason == "length":
@@ -219,9 +219,27 @@ class OpenAICompatible:
                 yield LimitReached("content_filter")
         finally:
             deadline.stop()
-            self._running.discard(response)
             if not whole:
                 _drop(response)
+            if response.closed:
+                self._running.discard(response)
+
+    def _see_off(self, response: aiohttp.ClientResponse) -> None:
+        """Let the body end by itself, so that its connection can be used again."""
+        if response.closed:
+            return
+
+        def leave() -> None:
+            timer.cancel()
+            response.close()
+            self._running.discard(response)
+
+        def ended() -> None:
+            timer.cancel()
+            self._running.discard(response)
+
+        timer = get_running_loop().call_later(FAREWELL_S, leave)
+        response.content.on_eof(ended)
 
     async def _open(
         self, messages: Sequence[Message], model: str, sampling: Sampling
@@ -339,13 +357,6 @@ def _broken(error: Exception) -> EngineError:
     failure = upstream_error("upstream_timeout" if timeout else "upstream_interrupted")
     failure.__cause__ = error
     return failure
-
-
-def _see_off(response: aiohttp.ClientResponse) -> None:
-    """Let the body end by itself, so that its connection can be used again."""
-    if not response.closed:
-        timer = get_running_loop().call_later(FAREWELL_S, response.close)
-        response.content.on_eof(timer.cancel)
 
 
 def _drop(response: aiohttp.ClientResponse) -> None:

@@ -34,6 +34,9 @@ BATCH_TOKENS = 64
 """Tokens of prompts that the model reads in one step. A stop takes effect, and the other answers
 get their next token, after one step; larger steps read a little faster."""
 
+LOOK_EVERY_S = 0.01
+"""How often a stopped answer's slot is looked at; the answer comes between two steps."""
+
 # The estimate of a prompt's tokens may be a third too low.
 SPARE = 1.34
 
@@ -192,15 +195,13 @@ class LocalModel:
 
     async def _release_when_free(self, up: _Up) -> None:
         """Give a stopped answer's slot to the next one as soon as the model is done with it."""
-        pause = 0.01
         try:
             with anyio.move_on_after(self._pace.free_within_s):
                 # Between the answers that go on, every busy slot is one of a stopped answer.
-                while (
-                    self._up is up and await up.child.busy(self._pace.free_within_s) > up.answering
-                ):
-                    await anyio.sleep(pause)
-                    pause = min(2 * pause, 0.1)
+                while self._up is up:
+                    if await up.child.busy(self._pace.free_within_s) <= up.answering:
+                        break
+                    await anyio.sleep(LOOK_EVERY_S)
                 return
             log.warning("the model did not let go of a stopped answer")
             up.hangs.set()
