@@ -16,13 +16,18 @@ RUN tools/bin/python -m hatchling build --target wheel \
  && /opt/ragsocket/bin/pip install --no-cache-dir --no-deps dist/*.whl
 
 FROM ${BASE}
+# What runs a model here computes with OpenMP.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ragsocket \
  && install -d -o ragsocket -g ragsocket /data /state
 COPY --from=build /opt/ragsocket /opt/ragsocket
 ENV PATH=/opt/ragsocket/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RAGSOCKET_DATA=/data \
-    RAGSOCKET_STATE_DIR=/state
+    RAGSOCKET_STATE_DIR=/state \
+    RAGSOCKET_MODELS_DIR=/state/models
 # Where a relative path would be looked for, and ragsocket.toml if one is mounted there.
 WORKDIR /state
 USER ragsocket

@@ -39,7 +39,6 @@ help: ## list these targets
 	@echo '  PYTHON  the Python that environments are made with (python3)'
 
 run: venv-run ## set up what is missing, then answer from the folder DATA
-	@$(if $(findstring --llm-,$(ARGS)),:,$(BIN)/ragsocket models pull --if-wanted)
 	@exec $(BIN)/ragsocket serve $(if $(HOST),--host $(call quoted,$(HOST))) \
 		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(FOLDER))) $(ARGS)
 

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 
 from ragsocket.cli.printable import without_secrets
+from ragsocket.engine.models.choice import local_model
 from ragsocket.errors import ConfigError
 from ragsocket.settings import Settings
 
@@ -188,12 +189,16 @@ def history(settings: Settings) -> str:
 
 
 def model(settings: Settings) -> str:
-    """Ask the model's server whether it has the model."""
+    """Look whether a model here can be run, or ask its server whether it has it.
+
+    Raises:
+        ConfigError: it cannot be run here.
+    """
     url, name = settings.llm_url, settings.llm_model
-    if name in (None, "none"):
+    if (local := local_model(settings)) is not None:
+        return f"{local.name}, on this machine"
+    if url is None or name in (None, "none"):
         return "none; answers are extracts from the documents"
-    if url is None:
-        return f"{name}, on this machine"
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
     listed = _ask(f"{url.rstrip('/')}/models", key, "RAGSOCKET_LLM_URL")
     try:

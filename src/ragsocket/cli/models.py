@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragsocket.errors import ConfigError, PullError
+from ragsocket.errors import ConfigError
 
 if TYPE_CHECKING:
     from ragsocket.engine.models.catalog import Model
@@ -50,14 +50,6 @@ def pull(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Take this file, and ask nobody else."),
     ] = None,
-    if_wanted: Annotated[
-        bool,
-        typer.Option(
-            "--if-wanted",
-            help="Fetch what the settings want, if that is a model to run here, and end well even "
-            "if it cannot be fetched.",
-        ),
-    ] = False,
 ) -> None:
     """Fetch a model's file, and use it only if it is the official one, bit for bit.
 
@@ -67,19 +59,8 @@ def pull(
     """
     from ragsocket.cli.configure import load_settings
     from ragsocket.cli.pulling import pull_and_report
-    from ragsocket.engine.models.catalog import catalog
 
-    settings = load_settings()
-    if if_wanted:
-        wanted = settings.llm_model or catalog().default
-        if settings.llm_url or catalog().find(wanted) is None:
-            return
-        try:
-            pull_and_report(_find(wanted), settings.models_path, own_file, quietly=True)
-        except PullError as error:
-            typer.echo(f"ragsocket: {error}\nGoing on without a model: extracts answer.", err=True)
-        return
-    pull_and_report(_find(name), settings.models_path, own_file)
+    pull_and_report(_find(name), load_settings().models_path, own_file)
 
 
 @models.command()

@@ -48,22 +48,17 @@ class Bar:
         self._progress.update(self._task, completed=done, total=total)
 
 
-def pull_and_report(
-    model: Model, directory: Path, own_file: Path | None, *, quietly: bool = False
-) -> None:
+def pull_and_report(model: Model, directory: Path, own_file: Path | None) -> None:
     """Fetch a model and print its path on stdout.
 
     Args:
         model: what to fetch.
         directory: where to.
         own_file: where from; None asks hub and registry.
-        quietly: say nothing of a file that is here already, and do not print its path.
 
     Raises:
         PullError: it could not be fetched.
     """
-    if quietly and model.is_present(directory):
-        return
     with Bar(model.name) as bar:
         if not model.is_present(directory):
             bar.says(
@@ -72,5 +67,4 @@ def pull_and_report(
             )
         pulled = pull(model, directory, bar, own_file=own_file)
         bar.says("already here" if pulled.source is None else "here, and it is the official file")
-    if not quietly:
-        typer.echo(pulled.path)
+    typer.echo(pulled.path)
