@@ -22,7 +22,7 @@ import anyio
 from anyio.abc import TaskGroup
 from sqlalchemy.exc import SQLAlchemyError
 
-from ragsocket.engine.base import Engine
+from ragsocket.engine.base import Engine, Turn
 from ragsocket.errors import EngineError, RequestError
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.errors import ErrorCode
@@ -334,7 +334,7 @@ class Runner:
             run.had_its_turn = True
             parent = previous or (run.conversation.head if run.conversation else None)
             run.log.append(run.lifecycle.start(previous_response_id=parent))
-            turns = await self.history.turns(parent, owner=run.owner)
+            turns = await self._said_before(parent, run.owner)
             question = self._defaults.question(run.request, turns, run.owner, run.response.model)
             append, on = run.log.append, run.lifecycle.on
             async with aclosing(self.engine.answer(question)) as events:
@@ -343,17 +343,26 @@ class Runner:
         except RequestError as error:
             return Failure(error.code, error.message)
         except EngineError as error:
-            log.warning("response %s failed: %s", run.id, error.code, exc_info=error)
+            why = error.__cause__ or error
+            log.warning("response %s failed, %s: %s", run.id, error.code, why)
             return Failure(error.code, error.message)
-        except SQLAlchemyError as error:
-            return Failure(
-                ErrorCode.HISTORY_UNAVAILABLE,
-                "the history could not be read.",
-                _reference(error),
-            )
         except Exception as error:
             return Failure(ErrorCode.INTERNAL_ERROR, "a fault of the server.", _reference(error))
         return None
+
+    async def _said_before(self, response_id: str | None, owner: str) -> list[Turn]:
+        """Return the turns that a prompt begins with.
+
+        Raises:
+            RequestError: the history cannot be read.
+        """
+        try:
+            # Interrupted in the middle, a read would take its connection along.
+            with anyio.CancelScope(shield=True), anyio.fail_after(self._commit_timeout_s):
+                turns = await self.history.turns(response_id, owner=owner)
+        except (SQLAlchemyError, TimeoutError) as error:
+            raise _unreadable(error) from error
+        return turns
 
     async def _finish(self, run: Running, outcome: Outcome) -> None:
         """Store the end, then say it: nobody is told of an end that is not kept."""
