@@ -93,6 +93,9 @@ class Keyboard:
         with heard, told:
             told.setblocking(False)
             before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+            # Stays until the process ends: leaving takes a moment, in which an impatient second
+            # interrupt changes nothing.
+            signal.signal(signal.SIGINT, self._interrupt)
             watching = self._portal.start_task_soon(self._watch, heard)
             try:
                 yield
@@ -116,13 +119,17 @@ class Keyboard:
 
     def ask(self, question: str) -> bool:
         """Ask, and stop the answer at an interrupt; False if there was none."""
-        before = signal.signal(signal.SIGINT, _nothing)
         self._doing = "answering"
         try:
             return self._portal.call(self._session.ask, question)
         finally:
             self._doing = "neither"
-            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, *_: object) -> None:
+        """End the wait for a question, once; anywhere else an interrupt must not break in."""
+        if self._doing == "reading":
+            self._doing = "neither"
+            raise KeyboardInterrupt
 
     async def _watch(self, signals: socket.socket) -> None:
         await anyio.wait_readable(signals)
@@ -166,8 +173,6 @@ def _ask_what_is_typed(portal: BlockingPortal, session: Session, screen: Screen)
             try:
                 question = keyboard.read().strip()
             except (EOFError, KeyboardInterrupt):
-                # Leaving takes a moment, in which an impatient second one changes nothing.
-                signal.signal(signal.SIGINT, _nothing)
                 screen.text("\n")
                 return
             if question in ("/quit", "/exit"):
@@ -194,7 +199,3 @@ def _ask_what_is_piped(portal: BlockingPortal, session: Session, screen: Screen)
             well = portal.call(session.ask, question) and well
             screen.text("\n")
     return well
-
-
-def _nothing(*_: object) -> None:
-    """Take a signal that is acted on elsewhere; ignored ones would not be told of."""
