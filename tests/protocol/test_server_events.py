@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragsocket.protocol.errors import CLOSE_CODES, CloseCode
+from ragsocket.engine.chat_chunks import UPSTREAM_ERRORS
+from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, CloseCode, ErrorCode
 from ragsocket.protocol.server_events import DeltaWriter, OutputTextDelta, Pong, encode
 
 characters = st.characters(codec="utf-8")
@@ -47,3 +48,11 @@ def test_absent_optional_fields_are_left_out() -> None:
 def test_every_close_code_says_what_to_do() -> None:
     """Each close code has its meaning, and whether to retry and to resume."""
     assert set(CLOSE_CODES) == set(CloseCode)
+
+
+def test_every_error_code_is_explained() -> None:
+    """The documentation's tables know each code, and say the same of retrying as the engine."""
+    assert set(ErrorCode) <= EVENT_ERRORS.keys() | FAILURES.keys()
+    engine = {code: retry for code, (_, retry) in UPSTREAM_ERRORS.items()}
+    told = {code: fact.retry for code, fact in FAILURES.items() if code.startswith("upstream_")}
+    assert engine == told

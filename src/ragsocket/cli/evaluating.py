@@ -229,10 +229,14 @@ async def _server(settings: Settings, url: str | None) -> AsyncIterator[str]:
         yield url
         return
     from ragsocket.app import create_app
+    from ragsocket.engine.ingestion import run_ingestion
     from ragsocket.server import Server
 
     with tempfile.TemporaryDirectory(prefix="ragsocket-eval-") as folder:
         chosen = settings.model_copy(update={"state_dir": Path(folder), "port": 0})
+        if chosen.data is not None:
+            # To its end: a server is ready before the vectors are, and would be measured without.
+            await run_ingestion(chosen, chosen.data)
         app = create_app(chosen)
         server = Server(app, chosen)
         async with anyio.create_task_group() as tasks:

@@ -18,8 +18,7 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 LOGGED_CHARS = 500
 
 
-# Code: sentence for the client, whether asking again may help.
-_ERRORS: dict[str, tuple[str, bool]] = {
+UPSTREAM_ERRORS: dict[str, tuple[str, bool]] = {
     "upstream_unauthorized": ("The model's server refused our credentials.", False),
     "upstream_model_not_found": ("The model's server does not know this model.", False),
     "upstream_rate_limited": ("The model's server is asked too often; try again later.", True),
@@ -30,11 +29,12 @@ _ERRORS: dict[str, tuple[str, bool]] = {
     "upstream_garbage": ("The model's server sent something that cannot be read.", False),
     "upstream_failed": ("The model failed while it answered.", True),
 }
+"""By code: the sentence for the client, and whether asking again may help."""
 
 
 def upstream_error(code: str) -> EngineError:
     """The error of that code, with its fixed sentence."""
-    message, retryable = _ERRORS[code]
+    message, retryable = UPSTREAM_ERRORS[code]
     return EngineError(code, message, retryable=retryable)
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-
-RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-CONVERSATION_ID = re.compile(r"conv_[0-9a-f]{32}")
 
 
 def _new(prefix: str) -> str:
