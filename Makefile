@@ -38,8 +38,8 @@ help: ## list these targets
 	@echo '  ARGS    more arguments for what is run: make run ARGS="--llm-url URL --llm-model NAME"'
 	@echo '  PYTHON  the Python that environments are made with (python3)'
 
-run: venv-run ## set up what is missing, then answer from the folder DATA
-	@exec $(BIN)/ragsocket serve $(if $(HOST),--host $(call quoted,$(HOST))) \
+run: venv-run ## set up what is missing, the model too, then answer from the folder DATA
+	@exec $(BIN)/ragsocket serve --pull $(if $(HOST),--host $(call quoted,$(HOST))) \
 		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(FOLDER))) $(ARGS)
 
 setup: venv-test node-modules ## set up everything that the tests need

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         le=1,
         description="Share of the question's words (by weight) that the best passage must hold.",
     )
+    gate_min_assent: float | None = Field(
+        None,
+        description="How sure a small model must be that the documents answer: its Yes over No "
+        "(difference of logarithms) plus four times the best score. None: as its catalog says; "
+        "-100 does not ask it.",
+    )
     chunk_tokens: int = Field(256, ge=32, le=2048, description="Size of a passage.")
     chunk_overlap_tokens: int = Field(32, ge=0, le=512, description="Overlap of two passages.")
 

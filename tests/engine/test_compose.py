@@ -36,13 +36,14 @@ from ragsocket.engine.base import (
     Usage,
 )
 from ragsocket.engine.compose import RagEngine
-from ragsocket.engine.extractive import LABEL, NO_DOCUMENTS, ONLY_QUOTES
+from ragsocket.engine.extractive import LABEL, NO_DOCUMENTS, ONLY_QUOTES, QUOTES
 from ragsocket.engine.gate import REFUSAL
 from ragsocket.engine.ingestion import EmbedSettings
 from ragsocket.engine.ingestion.pipeline import ingest
 from ragsocket.engine.late import LateEngine
 from ragsocket.engine.load import load_engine
-from ragsocket.engine.prompt import CUT_NOTE
+from ragsocket.engine.prompt import CUT_NOTE, Profile
+from ragsocket.engine.token_stream import OpenAICompatible
 from ragsocket.errors import EngineError, RequestError
 from ragsocket.settings import Settings
 from upstream import Request, Script, Upstream
@@ -478,6 +479,50 @@ async def test_readiness_names_what_is_missing(documents: Path, tmp_path: Path) 
     await composed.ingest(empty)
     assert composed.readiness() == {}
     await composed.aclose()
+
+
+@asynccontextmanager
+async def small(state: Path, upstream: Upstream, documents: Path) -> AsyncIterator[RagEngine]:
+    """An engine that takes the scripted model for a small one."""
+    async with engine(state, data=documents) as composed:
+        tokens = OpenAICompatible(upstream.url, ["scripted"])
+        profile = Profile.small(640)
+        answering = RagEngine(composed.index, tokens, Settings(state_dir=state), profile=profile)
+        yield answering
+        await tokens.aclose()
+
+
+async def test_the_documents_own_words_stand_below_a_small_models_answer(
+    upstream: Upstream, documents: Path, tmp_path: Path
+) -> None:
+    """They are cited, and the model never reads them again as something that it said."""
+    upstream.queue(Script(tokens=["At ", "7:40."]), Script(tokens=["No."]))
+    async with small(tmp_path, upstream, documents) as composed:
+        seen = await events(composed, question(ASKED))
+        said = text_of(seen)
+        answer, quotes = said.split(QUOTES)
+        assert answer == "At 7:40."
+        assert quotes.startswith("\n\n- The ferry to Holm leaves at 7:40 every morning. [1]")
+        assert any(isinstance(event, Citation) for event in seen)
+        turns = [Turn("user", ASKED), Turn("assistant", said), Turn("user", "And dogs?")]
+        await events(composed, question(*turns))
+    first, second = (request.messages for request in upstream.requests)
+    assert "leaves at 7:40" in first[-1]["content"]
+    assert "<passage" not in first[-1]["content"]
+    assert [message["content"] for message in second if message["role"] == "assistant"] == [
+        "At 7:40."
+    ]
+
+
+async def test_a_small_models_answer_that_was_cut_off_by_a_limit_ends_there(
+    upstream: Upstream, documents: Path, tmp_path: Path
+) -> None:
+    """Nothing is put behind a sentence that is not whole."""
+    upstream.queue(Script(tokens=["At "], finish_reason="length"))
+    async with small(tmp_path, upstream, documents) as composed:
+        seen = await events(composed, question(ASKED))
+    assert text_of(seen) == "At "
+    assert seen[-1] == LimitReached("max_output_tokens")
 
 
 async def test_embedding_that_fails_leaves_the_words(

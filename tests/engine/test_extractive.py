@@ -13,10 +13,13 @@ from ragsocket.engine.base import Turn
 from ragsocket.engine.extractive import (
     LABEL,
     ONLY_QUOTES,
+    QUOTES,
     answer_text,
     conversation_text,
+    evidence,
     extract,
     spoken,
+    without_quotes,
 )
 from ragsocket.engine.index import Index, SearchResult
 from ragsocket.engine.ingestion.pipeline import ingest
@@ -95,6 +98,37 @@ async def test_few_sentences(index: Index) -> None:
 def test_the_answer_says_what_it_is_and_marks_every_extract() -> None:
     """Nobody shall take it for a model's words."""
     assert answer_text([("A.", 2), ("B.", 1)]) == f"{LABEL}\n\n- A. [2]\n- B. [1]"
+
+
+async def test_a_small_model_reads_the_best_sentences_the_best_passage_last(
+    index: Index,
+) -> None:
+    """They stand in their own order under their heading, and within the room there is."""
+    found = await index.search("Which huts welcome dogs?", owner="local", top_k=5)
+
+    def shown(most: int, tokens: int) -> str:
+        return evidence(
+            "Which huts welcome dogs in summer?",
+            found.sources,
+            found.snapshot,
+            most=most,
+            most_tokens=tokens,
+            count=lambda text: len(text.split()),
+        )
+
+    whole = shown(12, 500)
+    assert whole.splitlines()[-2] == "Dogs:"
+    assert whole.splitlines()[-1].startswith("Dogs are welcome at two huts only:")
+    assert shown(1, 500) == "\n".join(whole.splitlines()[-2:])
+    assert shown(12, 1) == shown(1, 500)
+
+
+def test_an_answer_is_told_from_the_quotes_below_it() -> None:
+    """Whether they are whole, cut, or not there."""
+    quoted = "It is six. " + answer_text([("It opens at six.", 1)], label=QUOTES)
+    assert without_quotes(quoted) == "It is six."
+    assert without_quotes(quoted[:-9]) == "It is six."
+    assert without_quotes("It is six.") == "It is six."
 
 
 async def test_nothing_to_read_gives_nothing(index: Index) -> None:

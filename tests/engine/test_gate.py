@@ -9,7 +9,13 @@ import pytest
 from material import write_files
 
 from ragsocket.engine.base import Turn
-from ragsocket.engine.gate import REFUSAL, about_conversation, answerable, wants_it_shorter
+from ragsocket.engine.gate import (
+    REFUSAL,
+    about_conversation,
+    answerable,
+    wants_detail,
+    wants_it_shorter,
+)
 from ragsocket.engine.index import Index
 from ragsocket.engine.ingestion.pipeline import ingest
 from ragsocket.engine.prompt import search_query
@@ -182,3 +188,18 @@ async def test_a_question_without_content_words_is_not_refused(index: Index) -> 
 def test_the_refusal_has_no_mark() -> None:
     """It cites nothing."""
     assert "[" not in REFUSAL
+
+
+@pytest.mark.parametrize(
+    ("text", "detailed"),
+    [
+        ("Explain how the stove is lit.", True),
+        ("Describe the traverse day by day", True),
+        ("List all the benefits of members.", True),
+        ("When does the ferry leave?", False),
+        ("How much is a bed for all?", False),
+    ],
+)
+def test_a_wish_for_more_than_a_fact_is_seen(text: str, detailed: bool) -> None:
+    """Explanations, summaries and whole lists get more room."""
+    assert wants_detail(text) is detailed

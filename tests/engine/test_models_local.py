@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -13,12 +14,27 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
+from material import write_files
 
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import (
+    Citation,
+    LimitReached,
+    Question,
+    Sampling,
+    TextDelta,
+    Turn,
+    Usage,
+)
+from ragsocket.engine.compose import RagEngine
+from ragsocket.engine.extractive import CLOSEST
+from ragsocket.engine.index import Index
+from ragsocket.engine.ingestion.pipeline import ingest
 from ragsocket.engine.models.catalog import catalog
+from ragsocket.engine.models.child_process import Child
 from ragsocket.engine.models.choice import LocalFile, local_model
 from ragsocket.engine.models.local import LocalModel, Pace
 from ragsocket.engine.models.pull import pull
+from ragsocket.engine.prompt import Profile
 from ragsocket.engine.token_stream import Message
 from ragsocket.errors import EngineError, PullError
 from ragsocket.settings import Settings
@@ -145,6 +161,69 @@ async def test_a_stopped_answer_gives_its_slot_to_the_next(file: LocalFile) -> N
             await until(lambda: free_slots(model) == 1)
             _, usage, _ = await ask(model)
             assert usage is not None
+
+
+async def test_it_says_how_sure_it_is_and_reads_the_prompt_once(file: LocalFile) -> None:
+    """Its Yes over its No is a number, and the answer after it has the prompt in its cache."""
+    told = "The ferry leaves at nine. " * 20
+    async with running(file, slots=1) as model:
+        sure = await model.assent([Message("user", f"{told}Does it say when? Say Yes or No.")])
+        assert math.isfinite(sure)
+        assert free_slots(model) == 1
+        assert model._up is not None
+        answer = [Message("user", f"{told}When does it leave?")]
+        read = await tokens_read(model._up.child, answer)
+        assert 0 < read < 40
+
+
+async def tokens_read(child: Child, messages: list[Message]) -> int:
+    """Ask, and return how many tokens of the prompt were not in the cache."""
+    body = {
+        "messages": [{"role": one.role, "content": one.content} for one in messages],
+        "max_tokens": 1,
+        "cache_prompt": True,
+    }
+    async with child._session.post(f"{child.url}/chat/completions", json=body) as answer:
+        return int((await answer.json())["timings"]["prompt_n"])
+
+
+async def test_a_question_to_judge_can_be_stopped(file: LocalFile) -> None:
+    """Its slot is free for the next answer soon after."""
+    async with running(file, slots=1) as model:
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(model.assent, LONG)
+            await until(lambda: free_slots(model) == 0)
+            asking.cancel_scope.cancel()
+        await until(lambda: free_slots(model) == 1)
+        _, usage, _ = await ask(model)
+        assert usage is not None
+
+
+async def test_what_the_model_takes_for_unanswerable_is_said_to_be(
+    file: LocalFile, tmp_path: Path
+) -> None:
+    """The nearest sentences follow, cited; an operator may set how sure it must be."""
+    ferry = {"ferry.md": "# Ferry\n\nThe ferry to Holm leaves at 7:40 every morning.\n"}
+    documents = write_files(tmp_path / "documents", ferry)
+    path = tmp_path / "passages.sqlite3"
+    ingest(documents, path, embed=None, chunk_tokens=64, chunk_overlap_tokens=8)
+    index = Index(path)
+    await index.open()
+    asked = Question(
+        [Turn("user", "When does the ferry to Holm leave?")],
+        "local",
+        file.name,
+        sampling=Sampling(max_output_tokens=8),
+    )
+    async with running(file) as model:
+        for least, refused in ((1000.0, True), (-100.0, False)):
+            settings = Settings(state_dir=tmp_path, gate_min_assent=least)
+            engine = RagEngine(index, model, settings, profile=Profile.small(640))
+            seen = [event async for event in engine.answer(asked)]
+            text = "".join(event.text for event in seen if isinstance(event, TextDelta))
+            assert text.startswith(CLOSEST) is refused
+            assert any(isinstance(event, Citation) for event in seen) is refused
+    index.close()
 
 
 async def test_a_killed_model_is_restarted(file: LocalFile) -> None:

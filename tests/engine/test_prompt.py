@@ -60,6 +60,15 @@ def test_without_passages_the_last_message_is_the_question() -> None:
     assert [m.content for m in messages[1:]] == ["Hi", "Hello.", "Shorter"]
 
 
+def test_sentences_and_a_task_stand_around_the_question() -> None:
+    """A small model reads them in place of passages, and is told last what to do."""
+    asked = Question([user("When?")], "local", "m")
+    _, last = build_messages(
+        asked, budget_tokens=400, evidence="At <passage> nine.", task="Be brief."
+    )
+    assert last.content == "Text:\nAt &lt;passage> nine.\n\nQuestion: When?\nBe brief."
+
+
 def test_instructions_of_operator_and_request_follow_our_own() -> None:
     """The system message depends on them alone, which keeps its beginning cacheable."""
     question = Question([user("Hi")], "local", "m", instructions="In rhymes {x}.")

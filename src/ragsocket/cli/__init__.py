@@ -109,6 +109,10 @@ def serve(
     embed_model: EmbedModel = None,
     state_dir: StateDir = None,
     workers: Workers = None,
+    pull: Annotated[
+        bool,
+        typer.Option("--pull", help="First fetch the model that would run here, if it is absent."),
+    ] = False,
 ) -> None:
     """Read the documents and answer questions until SIGTERM or Ctrl-C.
 
@@ -135,6 +139,10 @@ def serve(
     logs.configure()
     for name, advice in unknown_variables():
         logs.LOG.warning("%s in the environment has no effect: %s", name, advice)
+    if pull:
+        from ragsocket.cli.pulling import pull_if_absent
+
+        pull_if_absent(settings)
     with (
         state.claimed(settings.state_dir),
         listening.bound(settings.host, settings.port) as sockets,

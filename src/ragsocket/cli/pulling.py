@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ragsocket.cli.logs import LOG
 from ragsocket.engine.models.catalog import Model
-from ragsocket.engine.models.pull import megabytes, pull
+from ragsocket.engine.models.choice import absent_model
+from ragsocket.engine.models.pull import Pulled, megabytes, pull
+from ragsocket.errors import PullError
+from ragsocket.settings import Settings
 
 WHY = (
     "Where it comes from does not matter: it is used only if its SHA-256 is the official file's, {}"
@@ -59,6 +64,22 @@ def pull_and_report(model: Model, directory: Path, own_file: Path | None) -> Non
     Raises:
         PullError: it could not be fetched.
     """
+    typer.echo(_pull(model, directory, own_file).path)
+
+
+def pull_if_absent(settings: Settings) -> None:
+    """Fetch the model that these settings would run, if it is not here; go on without it if not."""
+    model = absent_model(settings)
+    if model is None:
+        return
+    try:
+        _pull(model, settings.models_path, None)
+    except PullError as error:
+        LOG.warning("going on without the model: %s", error)
+
+
+def _pull(model: Model, directory: Path, own_file: Path | None) -> Pulled:
+    began = time.monotonic()
     with Bar(model.name) as bar:
         if not model.is_present(directory):
             bar.says(
@@ -66,5 +87,10 @@ def pull_and_report(model: Model, directory: Path, own_file: Path | None) -> Non
                 + WHY.format(model.sha256)
             )
         pulled = pull(model, directory, bar, own_file=own_file)
-        bar.says("already here" if pulled.source is None else "here, and it is the official file")
-    typer.echo(pulled.path)
+        took = time.monotonic() - began
+        bar.says(
+            "already here"
+            if pulled.source is None
+            else f"here after {took:.0f} s, and it is the official file"
+        )
+    return pulled

@@ -23,23 +23,39 @@ from ragsocket.engine.base import (
     Source,
     Sources,
     TextDelta,
+    Turn,
     Usage,
 )
 from ragsocket.engine.citations import CitationMarks
 from ragsocket.engine.extractive import (
+    CLOSEST,
     NO_DOCUMENTS,
+    QUOTES,
+    SENTENCES,
+    SENTENCES_IN_DETAIL,
     answer_text,
     conversation_text,
+    evidence,
     extract,
-    shortened,
     spoken,
+    without_quotes,
 )
-from ragsocket.engine.gate import REFUSAL, about_conversation, answerable, leans_on_history
+from ragsocket.engine.gate import (
+    ASSENT_PER_SCORE,
+    REFUSAL,
+    about_conversation,
+    answerable,
+    leans_on_history,
+    wants_detail,
+)
 from ragsocket.engine.index import Index, SearchResult
 from ragsocket.engine.ingestion import Progress, Report, run_ingestion
 from ragsocket.engine.late import EXTRACTIVE
 from ragsocket.engine.models.local import LocalModel
 from ragsocket.engine.prompt import (
+    ASSENT,
+    BRIEFLY,
+    IN_DETAIL,
     Profile,
     build_messages,
     count_messages,
@@ -48,11 +64,17 @@ from ragsocket.engine.prompt import (
     search_query,
 )
 from ragsocket.engine.synthesis import synthesize
-from ragsocket.engine.token_stream import TokenStream
+from ragsocket.engine.token_stream import Message, TokenStream
 from ragsocket.errors import EngineError, RagsocketError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
+
+EVIDENCE_SENTENCES = 12
+"""How many sentences a small model is shown at most."""
+
+QUOTED = 3
+"""How many sentences of the documents stand below a small model's answer."""
 
 Parts = AsyncGenerator[TextDelta | Usage | LimitReached]
 
@@ -227,7 +249,7 @@ class RagEngine:
         elif self._tokens is None:
             parts = spoken(self._extracts(question, asked, query, found))
         else:
-            parts = self._model(question, self._shown(found, query), self._tokens)
+            parts = self._model(question, asked, query, found, self._tokens)
             if self._falls_back:
                 parts = _or_else(parts, lambda: self._extracts(question, asked, query, found))
         marks = CitationMarks(found.sources if found else ())
@@ -256,60 +278,129 @@ class RagEngine:
     ) -> str:
         if found is not None:
             leans = leans_on_history(asked, found.snapshot)
-            extracts = extract(query if leans else asked, found.sources, found.snapshot)
+            extracts = extract(
+                query if leans else asked,
+                found.sources,
+                found.snapshot,
+                most=SENTENCES_IN_DETAIL if wants_detail(asked) else SENTENCES,
+            )
             return answer_text(extracts) if extracts else REFUSAL
         if question.retrieval.search and not about_conversation(question.turns):
             if self._is_empty(question):
                 return NO_DOCUMENTS
         return conversation_text(question.turns)
 
-    def _shown(self, found: SearchResult | None, query: str) -> Sequence[Source]:
-        """Return the passages for the prompt, as many and as long as the profile has them."""
-        if found is None:
-            return ()
-        sources = found.sources[: self._profile.most_passages]
-        if (most := self._profile.passage_tokens) is None:
-            return sources
-        return [
-            replace(
-                source,
-                text=shortened(
-                    source.text, query, found.snapshot, most_tokens=most, count=estimate_tokens
-                ),
-            )
-            for source in sources
-        ]
-
-    def _model(self, question: Question, sources: Sequence[Source], tokens: TokenStream) -> Parts:
+    def _model(
+        self,
+        question: Question,
+        asked: str,
+        query: str,
+        found: SearchResult | None,
+        tokens: TokenStream,
+    ) -> Parts:
         mode = question.retrieval.response_mode
-        if sources and (mode == "refine" or mode == "tree_summarize"):
+        if found is not None and (mode == "refine" or mode == "tree_summarize"):
             return synthesize(
                 question,
-                sources,
+                found.sources,
                 tokens,
                 mode=mode,
                 context_tokens=self._profile.context_tokens,
                 max_output_tokens=self._settings.max_output_tokens,
                 operator_instructions=self._settings.instructions,
             )
-        return self._compact(question, sources, tokens)
+        if self._profile.is_small:
+            question = replace(question, turns=[_without_quotes(t) for t in question.turns])
+            if found is not None:
+                about = query if leans_on_history(asked, found.snapshot) else asked
+                return self._supported(question, asked, about, found, tokens)
+        return self._told(
+            question, self._messages(question, found.sources if found else ()), tokens
+        )
 
-    async def _compact(
-        self, question: Question, sources: Sequence[Source], tokens: TokenStream
+    async def _supported(
+        self, question: Question, asked: str, about: str, found: SearchResult, tokens: TokenStream
     ) -> Parts:
-        messages = build_messages(
+        """Yield a small model's answer, then the sentences that it should rest on.
+
+        A small model may misread what it was shown, so a reader sees the documents' own words
+        beside its. If it takes the question for unanswerable, those words are all there is.
+        """
+        detailed = wants_detail(asked)
+        text = evidence(
+            about,
+            found.sources,
+            found.snapshot,
+            most=EVIDENCE_SENTENCES,
+            most_tokens=self._profile.evidence_tokens,
+            count=estimate_tokens,
+        )
+        quotes = extract(
+            about, found.sources, found.snapshot, most=SENTENCES_IN_DETAIL if detailed else QUOTED
+        )
+        if quotes and not await self._can_answer(question, text, found, tokens):
+            async with aclosing(spoken(answer_text(quotes, label=CLOSEST))) as words:
+                async for word in words:
+                    yield word
+            return
+        messages = self._messages(question, evidence=text, task=IN_DETAIL if detailed else BRIEFLY)
+        whole = True
+        async with aclosing(self._told(question, messages, tokens)) as events:
+            async for event in events:
+                whole = whole and not isinstance(event, LimitReached)
+                yield event
+        if whole and quotes:
+            async with aclosing(spoken(answer_text(quotes, label=QUOTES))) as words:
+                async for word in words:
+                    yield word
+
+    async def _can_answer(
+        self, question: Question, text: str, found: SearchResult, tokens: TokenStream
+    ) -> bool:
+        """Ask the model whether the sentences hold the answer, if it is one that can tell."""
+        if not isinstance(tokens, LocalModel):
+            return True
+        chosen = self._settings.gate_min_assent
+        least = tokens.min_assent if chosen is None else chosen
+        if least is None:
+            return True
+        messages = self._messages(question, evidence=text, task=ASSENT)
+        score = max(source.score for source in found.sources)
+        return await tokens.assent(messages) + ASSENT_PER_SCORE * score >= least
+
+    def _messages(
+        self,
+        question: Question,
+        sources: Sequence[Source] = (),
+        *,
+        evidence: str = "",
+        task: str = "",
+    ) -> list[Message]:
+        return build_messages(
             question,
             sources,
             budget_tokens=self._profile.context_tokens,
             most_tokens=self._profile.most_context_tokens,
             first_instructions=self._profile.instructions,
             operator_instructions=self._settings.instructions,
+            evidence=evidence,
+            task=task,
         )
+
+    async def _told(
+        self, question: Question, messages: Sequence[Message], tokens: TokenStream
+    ) -> Parts:
         yield Usage(count_messages(messages), 0, estimated=True)
         stream = tokens.stream(messages, model=question.model, sampling=question.sampling)
         async with aclosing(stream) as events:
             async for event in events:
                 yield event
+
+
+def _without_quotes(turn: Turn) -> Turn:
+    """Return an answer as its model gave it; one that was cut in the quotes was whole by then."""
+    text = without_quotes(turn.text)
+    return turn if text == turn.text else replace(turn, text=text, cut=False)
 
 
 async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:

@@ -17,6 +17,12 @@ from ragsocket.engine.gate import Vocabulary, wants_it_shorter
 LABEL = "No language model answered this. What the documents say that fits the question best:"
 """First line of every answer made of extracts."""
 
+QUOTES = "\n\nWhat the documents say about it:"
+"""Stands between a small model's answer and the sentences of the documents that fit best."""
+
+CLOSEST = "The documents do not seem to answer that question. What comes closest to it:"
+"""First line of the answer to a question that a small model takes for unanswerable."""
+
 NO_DOCUMENTS = "There are no documents to answer from yet."
 """The whole answer while nothing has been ingested."""
 
@@ -26,6 +32,7 @@ ONLY_QUOTES = (
 """The whole answer to a turn about the conversation."""
 
 SENTENCES = 4
+SENTENCES_IN_DETAIL = 10
 SOURCES = 5
 DELTA_WORDS = 4
 
@@ -62,6 +69,16 @@ class _Sentence:
     length: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A sentence, the number of its source from 1, and its place there."""
+
+    score: float
+    number: int
+    place: int
+    sentence: _Sentence
+
+
 def extract(
     question_text: str,
     sources: Sequence[Source],
@@ -80,68 +97,63 @@ def extract(
         vocabulary: weighs words.
         most: how many sentences at most.
     """
-    weights = vocabulary.term_weights(question_text)
-    ranked: list[tuple[float, int, int, str]] = []
-    seen: set[str] = set()
-    for number, source in enumerate(sources[:SOURCES], 1):
-        sentences = _sentences(source.text, vocabulary)
-        for place, sentence in enumerate(sentences):
-            key = " ".join(sentence.text.casefold().split())
-            if key in seen:
-                continue
-            seen.add(key)
-            score = _score(sentences, place, weights, vocabulary) / (1 + _RANK * (number - 1))
-            ranked.append((score, number, place, sentence.text))
-    ranked.sort(key=lambda one: (-one[0], one[1], one[2]))
-    worth = ranked[0][0] * _WORTH if ranked else 0.0
-    best = [one for one in ranked[:most] if one[0] >= worth]
-    return [(text, number) for _, number, _, text in best]
+    ranked = _ranked(question_text, sources, vocabulary)[:most]
+    worth = ranked[0].score * _WORTH if ranked else 0.0
+    return [(one.sentence.text, one.number) for one in ranked if one.score >= worth]
 
 
-def shortened(
-    text: str,
+def evidence(
     question_text: str,
+    sources: Sequence[Source],
     vocabulary: Vocabulary,
     *,
+    most: int,
     most_tokens: int,
     count: Callable[[str], int],
 ) -> str:
-    """Return the sentences of a passage that fit a question best, in their order.
+    """Return what a model with little room should read: the sentences that fit a question best.
+
+    They stand in the order of their passage, under its headings; the passage with the best one
+    comes last, where small models look first.
 
     Args:
-        text: the passage; returned as it is if it is short enough.
         question_text: the words looked for.
+        sources: best first; the first five are read.
         vocabulary: weighs words.
-        most_tokens: what may be left of it.
+        most: how many sentences at most.
+        most_tokens: what they may come to; the best one is taken even if it is longer.
         count: returns the tokens of a text.
     """
-    sentences = _sentences(text, vocabulary)
-    if not sentences or count(text) <= most_tokens:
-        return text
-    weights = vocabulary.term_weights(question_text)
-    ranked = sorted(
-        range(len(sentences)), key=lambda place: -_score(sentences, place, weights, vocabulary)
-    )
-    kept: set[int] = set()
-    left = most_tokens
-    for place in ranked:
-        cost = count(sentences[place].text) + 1
-        if cost <= left or not kept:
-            kept.add(place)
+    chosen: dict[int, list[_Ranked]] = {}
+    left, taken = most_tokens, 0
+    for one in _ranked(question_text, sources, vocabulary):
+        cost = count(one.sentence.text) + 2
+        if taken < most and (cost <= left or not taken):
+            chosen.setdefault(one.number, []).append(one)
             left -= cost
-    lines: list[str] = []
-    heading = ""
-    for place in sorted(kept):
-        if sentences[place].heading not in ("", heading):
-            heading = sentences[place].heading
-            lines.append(f"{heading}:")
-        lines.append(sentences[place].text)
-    return "\n".join(lines)
+            taken += 1
+    blocks = []
+    # Ranked best first, so the passage met first is the one with the best sentence.
+    for ones in reversed(chosen.values()):
+        lines: list[str] = []
+        heading = ""
+        for one in sorted(ones, key=lambda one: one.place):
+            if one.sentence.heading not in ("", heading):
+                heading = one.sentence.heading
+                lines.append(f"{heading}:")
+            lines.append(one.sentence.text)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
-def answer_text(extracts: Sequence[tuple[str, int]]) -> str:
+def answer_text(extracts: Sequence[tuple[str, int]], *, label: str = LABEL) -> str:
     """Return the answer made of extracts: what it is, then a list with a mark after each."""
-    return "\n".join([LABEL, "", *(f"- {text} [{number}]" for text, number in extracts)])
+    return "\n".join([label, "", *(f"- {text} [{number}]" for text, number in extracts)])
+
+
+def without_quotes(text: str) -> str:
+    """Return an answer without the list of `QUOTES` at its end."""
+    return text.partition(QUOTES)[0].rstrip()
 
 
 def conversation_text(turns: Sequence[Turn]) -> str:
@@ -163,6 +175,24 @@ async def spoken(text: str) -> AsyncGenerator[TextDelta]:
     for match in _WORDS.finditer(text):
         await checkpoint()
         yield TextDelta(match.group(), tokens=len(match.group().split()) or 1)
+
+
+def _ranked(question_text: str, sources: Sequence[Source], vocabulary: Vocabulary) -> list[_Ranked]:
+    """Return every sentence of the first sources once, the best first."""
+    weights = vocabulary.term_weights(question_text)
+    ranked: list[_Ranked] = []
+    seen: set[str] = set()
+    for number, source in enumerate(sources[:SOURCES], 1):
+        sentences = _sentences(source.text, vocabulary)
+        for place, sentence in enumerate(sentences):
+            key = " ".join(sentence.text.casefold().split())
+            if key in seen:
+                continue
+            seen.add(key)
+            score = _score(sentences, place, weights, vocabulary) / (1 + _RANK * (number - 1))
+            ranked.append(_Ranked(score, number, place, sentence))
+    ranked.sort(key=lambda one: (-one.score, one.number, one.place))
+    return ranked
 
 
 def _score(

@@ -19,6 +19,11 @@ REFUSAL = (
 """The whole answer where the documents cannot answer; fixed, and without a mark."""
 
 
+ASSENT_PER_SCORE = 4.0
+"""What the best retrieval score (0 to 1) weighs against a model's own yes or no (a difference of
+logarithms) when it is asked whether the text holds the answer; measured, see docs/benchmarks.md."""
+
+
 class Vocabulary(Protocol):
     """The words of an index; `ragsocket.engine.index.Snapshot` is one."""
 
@@ -143,6 +148,18 @@ def leans_on_history(question_text: str, vocabulary: Vocabulary) -> bool:
         or _POINTS_BACK.search(plain)
         or len(set(vocabulary.terms(question_text))) <= _TINY
     )
+
+
+_DETAIL = re.compile(
+    r"\b(explain|describe|summari[sz]e|summary|overview|step by step|in detail|everything|"
+    r"(list|name|what are) all|all (the|our|your)|(in )?(what|which) ways|and in which order|"
+    r"day by day|for each|each of|compare|what (do|should) (we|i) need to know)\b"
+)
+
+
+def wants_detail(text: str) -> bool:
+    """True if a question asks for more than a fact: an explanation, a summary, a whole list."""
+    return _DETAIL.search(_plain(text)) is not None
 
 
 def coverage(text: str, sources: Sequence[Source], vocabulary: Vocabulary) -> float:

@@ -54,6 +54,8 @@ class Model(BaseModel):
         page: where the model's makers describe it.
         hub: official address of the file.
         context_tokens: what a prompt for it should hold, in tokens, so that it is read soon.
+        min_assent: what its own Yes over No, plus what the best retrieval score weighs, must come
+            to for a text to count as holding the answer; None for a model that cannot tell.
         carriers: wheels whose members, joined in this order, are the file.
     """
 
@@ -68,6 +70,7 @@ class Model(BaseModel):
     page: str
     hub: str
     context_tokens: int
+    min_assent: float | None = None
     carriers: tuple[Carrier, ...]
 
     def in_directory(self, directory: Path) -> Path:

@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,15 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from ragsocket.engine.token_stream import Message
+
 log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 64 * 1024
 STDERR_TAIL_BYTES = 4096
+FIRST_TOKENS = 20
+"""How many of the likeliest tokens are looked at."""
+
 END_WITHIN_S = 2.0
 """How long the process may take to end by itself, once its stdin was closed."""
 
@@ -97,10 +102,55 @@ class Child:
         ) as error:
             raise ChildFailed("it does not say which slots are at work") from error
 
+    async def first_token(
+        self, name: str, messages: Sequence[Message], within_s: float
+    ) -> dict[str, float]:
+        """Return the likeliest first tokens of an answer, each with the logarithm of its chance.
+
+        Raises:
+            ChildFailed: it does not say.
+        """
+        body = {
+            "model": name,
+            "messages": [{"role": one.role, "content": one.content} for one in messages],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": FIRST_TOKENS,
+            # As for answers: written to after every step, it notices that nobody listens.
+            "stream": True,
+            "return_progress": True,
+            "cache_prompt": True,
+        }
+        try:
+            with anyio.fail_after(within_s):
+                async with self._session.post(f"{self.url}/chat/completions", json=body) as answer:
+                    async for line in answer.content:
+                        if line.startswith(b"data: {") and (said := _likeliest(line[6:])):
+                            return said
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+        ) as error:
+            raise ChildFailed("it does not say how likely its words are") from error
+        raise ChildFailed("it does not say how likely its words are")
+
     async def ended(self) -> str:
         """Wait for its end, and return what it ended with."""
         status = await self.process.wait()
         return f"it was ended by signal {-status}" if status < 0 else f"it ended with {status}"
+
+
+def _likeliest(chunk: bytes) -> dict[str, float]:
+    """Return the likeliest tokens of a chunk; none for one that tells of progress."""
+    for choice in json.loads(chunk).get("choices") or ():
+        if said := (choice.get("logprobs") or {}).get("content"):
+            return {one["token"]: one["logprob"] for one in said[0]["top_logprobs"]}
+    return {}
 
 
 @asynccontextmanager

@@ -28,12 +28,14 @@ class LocalFile:
         path: the file.
         sha256: what it must be, or None for a file of the operator's own.
         context_tokens: what a prompt for it should hold.
+        min_assent: as in the catalog; None for a model that need not be asked.
     """
 
     name: str
     path: Path
     sha256: str | None
     context_tokens: int
+    min_assent: float | None = None
 
 
 def local_model(settings: Settings) -> LocalFile | None:
@@ -61,6 +63,14 @@ def local_model(settings: Settings) -> LocalFile | None:
             "server with --llm-url, or use --llm-model none."
         )
     return chosen
+
+
+def absent_model(settings: Settings) -> Model | None:
+    """Return the model of the catalog that would run here if its file were here, or None."""
+    if settings.llm_url or find_spec(RUNTIME) is None:
+        return None
+    model = catalog().find(settings.llm_model or catalog().default)
+    return None if model is None or model.is_present(settings.models_path) else model
 
 
 def _default(settings: Settings) -> LocalFile | None:
@@ -104,7 +114,13 @@ def _known(wanted: str, settings: Settings) -> LocalFile:
 
 def _of(model: Model, settings: Settings) -> LocalFile:
     path = model.in_directory(settings.models_path)
-    return LocalFile(model.name, path, model.sha256, _context(settings, model.context_tokens))
+    return LocalFile(
+        model.name,
+        path,
+        model.sha256,
+        _context(settings, model.context_tokens),
+        model.min_assent,
+    )
 
 
 def _context(settings: Settings, usual: int) -> int:

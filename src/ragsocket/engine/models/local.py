@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -36,6 +36,9 @@ get their next token, after one step; larger steps read a little faster."""
 
 LOOK_EVERY_S = 0.01
 """How often a stopped answer's slot is looked at; the answer comes between two steps."""
+
+# Stands for the probability of a word that is not among the likeliest.
+UNSAID = 1e-6
 
 # The estimate of a prompt's tokens may be a third too low.
 SPARE = 1.34
@@ -122,6 +125,11 @@ class LocalModel:
         return self._state
 
     @property
+    def min_assent(self) -> float | None:
+        """See `LocalFile.min_assent`."""
+        return self._file.min_assent
+
+    @property
     def process_id(self) -> int | None:
         """The child process; None while there is none."""
         return None if self._up is None else self._up.child.process.pid
@@ -171,6 +179,43 @@ class LocalModel:
         Raises:
             EngineError: `upstream_unavailable` while the model is restarted; or from the model.
         """
+        async with self._slot() as up:
+            events = up.tokens.stream(messages, model=model, sampling=sampling)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def assent(self, messages: Sequence[Message]) -> float:
+        """Return how much likelier the model begins with Yes than with No.
+
+        It reads the prompt for this, and need not read it again for an answer to one that
+        begins in the same way.
+
+        Args:
+            messages: the prompt, which asks for Yes or No.
+
+        Returns:
+            The difference of the two logarithms; 0 if it begins with neither.
+
+        Raises:
+            EngineError: see `stream`.
+        """
+        async with self._slot() as up:
+            try:
+                begins = await up.child.first_token(
+                    self.models[0], messages, self._waits.first_token_s
+                )
+            except ChildFailed as error:
+                raise upstream_error("upstream_unavailable") from error
+        yes, no = (
+            sum(math.exp(log) for token, log in begins.items() if token.strip().lower() == word)
+            for word in ("yes", "no")
+        )
+        return math.log(yes + UNSAID) - math.log(no + UNSAID)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[_Up]:
+        """Hold a slot of the model; after an error or a stop until the model is done with it."""
         await self._slots.acquire()
         up: _Up | None = None
         whole = False
@@ -180,10 +225,7 @@ class LocalModel:
                 raise upstream_error("upstream_unavailable")
             up = self._up
             up.answering += 1
-            events = up.tokens.stream(messages, model=model, sampling=sampling)
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+            yield up
             whole = True
         finally:
             if up is not None:
@@ -251,7 +293,9 @@ class LocalModel:
                 token_timeout_s=self._waits.token_s,
                 # Written after every step of reading, and so the server notices within one step
                 # that nobody listens any more; without, it would read the prompt to its end.
-                extra={"return_progress": True, "cache_prompt": True},
+                # The likeliest words unless a request says otherwise: documents are to be read, not
+                # played with.
+                extra={"return_progress": True, "cache_prompt": True, "temperature": 0},
             )
             self._up = _Up(child, tokens, anyio.Event())
             self._say(None)
