@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -512,6 +513,43 @@ async def test_the_documents_own_words_stand_below_a_small_models_answer(
     assert [message["content"] for message in second if message["role"] == "assistant"] == [
         "At 7:40."
     ]
+
+
+async def test_a_small_models_prompt_begins_as_it_did_last_time(
+    upstream: Upstream, documents: Path, tmp_path: Path
+) -> None:
+    """So it reads only what is new: no sentence twice, whatever else was asked in between."""
+    asks = (ASKED, "And dogs?", "Thanks!", "Where is lost luggage kept?", "When does that open?")
+    turns: list[Turn] = []
+    async with small(tmp_path, upstream, documents) as composed:
+        for ask in asks:
+            upstream.queue(Script(tokens=["Yes", "."]))
+            turns.append(Turn("user", ask))
+            seen = await events(composed, question(*turns))
+            turns.append(Turn("assistant", text_of(seen)))
+    prompts = [request.messages for request in upstream.requests]
+    assert len(prompts) == len(asks)
+    for before, after in pairwise(prompts):
+        answered = {"role": "assistant", "content": "Yes."}
+        assert after[: len(before) + 1] == [*before, answered]
+    last = "".join(message["content"] for message in prompts[-1])
+    assert last.count("leaves at 7:40") == 1
+    assert last.count("Lost luggage is kept in shed four.") == 1
+
+
+async def test_a_small_models_prompt_that_grows_too_long_begins_again(
+    upstream: Upstream, documents: Path, tmp_path: Path
+) -> None:
+    """With the exchange before, and with the sentences that the new question needs."""
+    long_ago = [Turn("user", ASKED), Turn("assistant", "It leaves early. " * 300)]
+    lately = [Turn("user", "Thanks!"), Turn("assistant", "You are welcome.")]
+    upstream.queue(Script(tokens=["Yes."]))
+    async with small(tmp_path, upstream, documents) as composed:
+        await events(composed, question(*long_ago, *lately, Turn("user", ASKED)))
+    _, *said = upstream.requests[0].messages
+    assert [message["content"] for message in said[:2]] == ["Thanks!", "You are welcome."]
+    assert "leaves at 7:40" in said[2]["content"]
+    assert len(said) == 3
 
 
 async def test_a_small_models_answer_that_was_cut_off_by_a_limit_ends_there(

@@ -11,9 +11,11 @@ from material import write_files
 
 from ragsocket.engine.base import Turn
 from ragsocket.engine.extractive import (
+    CLOSEST,
     LABEL,
     ONLY_QUOTES,
     QUOTES,
+    UNANSWERED,
     answer_text,
     conversation_text,
     evidence,
@@ -129,6 +131,8 @@ def test_an_answer_is_told_from_the_quotes_below_it() -> None:
     assert without_quotes(quoted) == "It is six."
     assert without_quotes(quoted[:-9]) == "It is six."
     assert without_quotes("It is six.") == "It is six."
+    closest = answer_text([("It opens at six.", 1)], label=CLOSEST)
+    assert without_quotes(closest) == UNANSWERED
 
 
 async def test_nothing_to_read_gives_nothing(index: Index) -> None:

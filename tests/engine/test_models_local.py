@@ -203,7 +203,9 @@ async def test_what_the_model_takes_for_unanswerable_is_said_to_be(
     file: LocalFile, tmp_path: Path
 ) -> None:
     """The nearest sentences follow, cited; an operator may set how sure it must be."""
-    ferry = {"ferry.md": "# Ferry\n\nThe ferry to Holm leaves at 7:40 every morning.\n"}
+    ferry: dict[str, str | bytes] = {
+        "ferry.md": "# Ferry\n\nThe ferry to Holm leaves at 7:40 every morning.\n"
+    }
     documents = write_files(tmp_path / "documents", ferry)
     path = tmp_path / "passages.sqlite3"
     ingest(documents, path, embed=None, chunk_tokens=64, chunk_overlap_tokens=8)

@@ -16,6 +16,7 @@ from ragsocket.engine.prompt import (
     count_messages,
     estimate_tokens,
     search_query,
+    with_evidence,
 )
 from ragsocket.engine.token_stream import Message
 from ragsocket.errors import RequestError
@@ -62,11 +63,10 @@ def test_without_passages_the_last_message_is_the_question() -> None:
 
 def test_sentences_and_a_task_stand_around_the_question() -> None:
     """A small model reads them in place of passages, and is told last what to do."""
-    asked = Question([user("When?")], "local", "m")
-    _, last = build_messages(
-        asked, budget_tokens=400, evidence="At <passage> nine.", task="Be brief."
+    assert with_evidence("When?", "At nine.", "Be brief.") == (
+        "Text:\nAt nine.\n\nQuestion: When?\nBe brief."
     )
-    assert last.content == "Text:\nAt &lt;passage> nine.\n\nQuestion: When?\nBe brief."
+    assert with_evidence("When?", "", "Be brief.") == "Question: When?\nBe brief."
 
 
 def test_instructions_of_operator_and_request_follow_our_own() -> None:

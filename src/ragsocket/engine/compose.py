@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -23,58 +22,43 @@ from ragsocket.engine.base import (
     Source,
     Sources,
     TextDelta,
-    Turn,
     Usage,
 )
 from ragsocket.engine.citations import CitationMarks
 from ragsocket.engine.extractive import (
-    CLOSEST,
     NO_DOCUMENTS,
-    QUOTES,
     SENTENCES,
     SENTENCES_IN_DETAIL,
     answer_text,
     conversation_text,
-    evidence,
     extract,
     spoken,
-    without_quotes,
 )
 from ragsocket.engine.gate import (
-    ASSENT_PER_SCORE,
     REFUSAL,
     about_conversation,
     answerable,
     leans_on_history,
     wants_detail,
 )
+from ragsocket.engine.grounded import SmallModel
 from ragsocket.engine.index import Index, SearchResult
 from ragsocket.engine.ingestion import Progress, Report, run_ingestion
 from ragsocket.engine.late import EXTRACTIVE
 from ragsocket.engine.models.local import LocalModel
 from ragsocket.engine.prompt import (
-    ASSENT,
-    BRIEFLY,
-    IN_DETAIL,
     Profile,
     build_messages,
     count_messages,
-    estimate_tokens,
     question_of,
     search_query,
 )
 from ragsocket.engine.synthesis import synthesize
-from ragsocket.engine.token_stream import Message, TokenStream
+from ragsocket.engine.token_stream import TokenStream
 from ragsocket.errors import EngineError, RagsocketError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
-
-EVIDENCE_SENTENCES = 12
-"""How many sentences a small model is shown at most."""
-
-QUOTED = 3
-"""How many sentences of the documents stand below a small model's answer."""
 
 Parts = AsyncGenerator[TextDelta | Usage | LimitReached]
 
@@ -220,21 +204,13 @@ class RagEngine:
             EngineError: the answer cannot be produced or completed.
         """
         asked = question_of(question.turns)
-        retrieval = question.retrieval
-        found: SearchResult | None = None
-        query = ""
+        query = search_query(question.turns)
         if self._searches(question):
-            query = search_query(question.turns)
             yield Searching([query])
-            found = await self._index.search(
-                query,
-                owner=question.owner,
-                vector_store_ids=retrieval.vector_store_ids,
-                top_k=retrieval.similarity_top_k or self._settings.similarity_top_k,
-                mode=retrieval.mode,
-            )
+        found = await self._search(question)
+        if found is not None:
             yield Sources(found.sources, found.revision)
-        if retrieval.response_mode == "no_text":
+        if question.retrieval.response_mode == "no_text":
             return
         parts: Parts
         if found is not None and not answerable(
@@ -249,7 +225,7 @@ class RagEngine:
         elif self._tokens is None:
             parts = spoken(self._extracts(question, asked, query, found))
         else:
-            parts = self._model(question, asked, query, found, self._tokens)
+            parts = self._model(question, found, self._tokens)
             if self._falls_back:
                 parts = _or_else(parts, lambda: self._extracts(question, asked, query, found))
         marks = CitationMarks(found.sources if found else ())
@@ -259,6 +235,19 @@ class RagEngine:
                 if isinstance(event, TextDelta):
                     for citation in marks.feed(event.text):
                         yield citation
+
+    async def _search(self, question: Question) -> SearchResult | None:
+        """Find what the last turn is answered from; None if it is not searched for."""
+        if not self._searches(question):
+            return None
+        retrieval = question.retrieval
+        return await self._index.search(
+            search_query(question.turns),
+            owner=question.owner,
+            vector_store_ids=retrieval.vector_store_ids,
+            top_k=retrieval.similarity_top_k or self._settings.similarity_top_k,
+            mode=retrieval.mode,
+        )
 
     def _searches(self, question: Question) -> bool:
         retrieval = question.retrieval
@@ -290,14 +279,7 @@ class RagEngine:
                 return NO_DOCUMENTS
         return conversation_text(question.turns)
 
-    def _model(
-        self,
-        question: Question,
-        asked: str,
-        query: str,
-        found: SearchResult | None,
-        tokens: TokenStream,
-    ) -> Parts:
+    def _model(self, question: Question, found: SearchResult | None, tokens: TokenStream) -> Parts:
         mode = question.retrieval.response_mode
         if found is not None and (mode == "refine" or mode == "tree_summarize"):
             return synthesize(
@@ -310,97 +292,26 @@ class RagEngine:
                 operator_instructions=self._settings.instructions,
             )
         if self._profile.is_small:
-            question = replace(question, turns=[_without_quotes(t) for t in question.turns])
-            if found is not None:
-                about = query if leans_on_history(asked, found.snapshot) else asked
-                return self._supported(question, asked, about, found, tokens)
-        return self._told(
-            question, self._messages(question, found.sources if found else ()), tokens
-        )
+            small = SmallModel(tokens, self._profile, self._settings, self._search)
+            return small.answer(question, found)
+        return self._compact(question, found.sources if found else (), tokens)
 
-    async def _supported(
-        self, question: Question, asked: str, about: str, found: SearchResult, tokens: TokenStream
+    async def _compact(
+        self, question: Question, sources: Sequence[Source], tokens: TokenStream
     ) -> Parts:
-        """Yield a small model's answer, then the sentences that it should rest on.
-
-        A small model may misread what it was shown, so a reader sees the documents' own words
-        beside its. If it takes the question for unanswerable, those words are all there is.
-        """
-        detailed = wants_detail(asked)
-        text = evidence(
-            about,
-            found.sources,
-            found.snapshot,
-            most=EVIDENCE_SENTENCES,
-            most_tokens=self._profile.evidence_tokens,
-            count=estimate_tokens,
-        )
-        quotes = extract(
-            about, found.sources, found.snapshot, most=SENTENCES_IN_DETAIL if detailed else QUOTED
-        )
-        if quotes and not await self._can_answer(question, text, found, tokens):
-            async with aclosing(spoken(answer_text(quotes, label=CLOSEST))) as words:
-                async for word in words:
-                    yield word
-            return
-        messages = self._messages(question, evidence=text, task=IN_DETAIL if detailed else BRIEFLY)
-        whole = True
-        async with aclosing(self._told(question, messages, tokens)) as events:
-            async for event in events:
-                whole = whole and not isinstance(event, LimitReached)
-                yield event
-        if whole and quotes:
-            async with aclosing(spoken(answer_text(quotes, label=QUOTES))) as words:
-                async for word in words:
-                    yield word
-
-    async def _can_answer(
-        self, question: Question, text: str, found: SearchResult, tokens: TokenStream
-    ) -> bool:
-        """Ask the model whether the sentences hold the answer, if it is one that can tell."""
-        if not isinstance(tokens, LocalModel):
-            return True
-        chosen = self._settings.gate_min_assent
-        least = tokens.min_assent if chosen is None else chosen
-        if least is None:
-            return True
-        messages = self._messages(question, evidence=text, task=ASSENT)
-        score = max(source.score for source in found.sources)
-        return await tokens.assent(messages) + ASSENT_PER_SCORE * score >= least
-
-    def _messages(
-        self,
-        question: Question,
-        sources: Sequence[Source] = (),
-        *,
-        evidence: str = "",
-        task: str = "",
-    ) -> list[Message]:
-        return build_messages(
+        messages = build_messages(
             question,
             sources,
             budget_tokens=self._profile.context_tokens,
             most_tokens=self._profile.most_context_tokens,
             first_instructions=self._profile.instructions,
             operator_instructions=self._settings.instructions,
-            evidence=evidence,
-            task=task,
         )
-
-    async def _told(
-        self, question: Question, messages: Sequence[Message], tokens: TokenStream
-    ) -> Parts:
         yield Usage(count_messages(messages), 0, estimated=True)
         stream = tokens.stream(messages, model=question.model, sampling=question.sampling)
         async with aclosing(stream) as events:
             async for event in events:
                 yield event
-
-
-def _without_quotes(turn: Turn) -> Turn:
-    """Return an answer as its model gave it; one that was cut in the quotes was whole by then."""
-    text = without_quotes(turn.text)
-    return turn if text == turn.text else replace(turn, text=text, cut=False)
 
 
 async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:

@@ -6,7 +6,7 @@ It cannot say yes or no, combine facts or invent any; so it says what it is.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from anyio.lowlevel import checkpoint
@@ -20,7 +20,8 @@ LABEL = "No language model answered this. What the documents say that fits the q
 QUOTES = "\n\nWhat the documents say about it:"
 """Stands between a small model's answer and the sentences of the documents that fit best."""
 
-CLOSEST = "The documents do not seem to answer that question. What comes closest to it:"
+UNANSWERED = "The documents do not seem to answer that question."
+CLOSEST = f"{UNANSWERED} What comes closest to it:"
 """First line of the answer to a question that a small model takes for unanswerable."""
 
 NO_DOCUMENTS = "There are no documents to answer from yet."
@@ -110,6 +111,7 @@ def evidence(
     most: int,
     most_tokens: int,
     count: Callable[[str], int],
+    apart_from: Collection[str] = (),
 ) -> str:
     """Return what a model with little room should read: the sentences that fit a question best.
 
@@ -123,10 +125,13 @@ def evidence(
         most: how many sentences at most.
         most_tokens: what they may come to; the best one is taken even if it is longer.
         count: returns the tokens of a text.
+        apart_from: sentences that it has read already.
     """
     chosen: dict[int, list[_Ranked]] = {}
     left, taken = most_tokens, 0
     for one in _ranked(question_text, sources, vocabulary):
+        if one.sentence.text in apart_from:
+            continue
         cost = count(one.sentence.text) + 2
         if taken < most and (cost <= left or not taken):
             chosen.setdefault(one.number, []).append(one)
@@ -152,7 +157,9 @@ def answer_text(extracts: Sequence[tuple[str, int]], *, label: str = LABEL) -> s
 
 
 def without_quotes(text: str) -> str:
-    """Return an answer without the list of `QUOTES` at its end."""
+    """Return an answer without the documents' words below `QUOTES` or `CLOSEST`."""
+    if text.startswith(CLOSEST):
+        return UNANSWERED
     return text.partition(QUOTES)[0].rstrip()
 
 

@@ -133,6 +133,12 @@ def with_passages(blocks: str, question: str) -> str:
     return f"<passages>\n{blocks}\n</passages>\n\nQuestion: {question}"
 
 
+def with_evidence(question: str, evidence: str, task: str) -> str:
+    """Return what a small model is asked: sentences, the question, and what to do with them."""
+    text = f"Text:\n{evidence}\n\n" if evidence else ""
+    return f"{text}Question: {question}\n{task}"
+
+
 def question_of(turns: Sequence[Turn]) -> str:
     """Return what is asked: the user's turns after the last answer, joined by a blank line.
 
@@ -165,8 +171,6 @@ def build_messages(
     operator_instructions: str | None = None,
     most_tokens: int | None = None,
     first_instructions: str = INSTRUCTIONS,
-    evidence: str = "",
-    task: str = "",
     count: Count = estimate_tokens,
 ) -> list[Message]:
     """Return the prompt for a question.
@@ -183,18 +187,12 @@ def build_messages(
         most_tokens: what a prompt may hold that is too long because of its question; None for
             no more than `budget_tokens`.
         first_instructions: our own instructions.
-        evidence: sentences shown in place of passages, whole.
-        task: stands after the question.
         count: returns the tokens of a text.
 
     Raises:
         RequestError: the question alone is too long, or there is none.
     """
     asked = escaped(question_of(question.turns))
-    if evidence:
-        asked = f"Text:\n{escaped(evidence)}\n\nQuestion: {asked}"
-    if task:
-        asked = f"{asked}\n{task}"
     system = system_text(operator_instructions, question.instructions, first=first_instructions)
     before = question.turns[: _history_length(question.turns)]
     cut = bool(before) and any(turn.cut for turn in _last_answer(before))
