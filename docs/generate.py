@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ragsocket.protocol.chat import CHAT_REFUSED, ChatCompletionCreate
 from ragsocket.protocol.client_events import (
     REFUSED,
     Ping,
@@ -46,13 +47,13 @@ def field_class(field: FieldInfo) -> str:
     return "hint" if isinstance(extra, dict) and extra.get("field_class") == "hint" else "honoured"
 
 
-def create_fields() -> str:
-    """Every field of `response.create`, in its class."""
+def classed_fields(model: type[BaseModel], refused: dict[str, str]) -> str:
+    """Every field of a request, in its class."""
     rows = [
         [f"`{name}`", field_class(field), field.description or ""]
-        for name, field in ResponseCreate.model_fields.items()
+        for name, field in model.model_fields.items()
     ]
-    rows += [[f"`{name}`", "refused", f"{reason}."] for name, reason in REFUSED.items()]
+    rows += [[f"`{name}`", "refused", f"{reason}."] for name, reason in refused.items()]
     return table(("field", "class", "meaning"), rows)
 
 
@@ -110,7 +111,8 @@ def settings() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "create-fields": create_fields,
+    "create-fields": lambda: classed_fields(ResponseCreate, REFUSED),
+    "chat-fields": lambda: classed_fields(ChatCompletionCreate, CHAT_REFUSED),
     "retrieval-fields": lambda: fields_of(RetrievalOptions),
     "cancel-fields": lambda: fields_of(ResponseCancel),
     "ping-fields": lambda: fields_of(Ping),

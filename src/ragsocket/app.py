@@ -29,7 +29,7 @@ from ragsocket.responses.asking import Defaults
 from ragsocket.responses.history import History
 from ragsocket.responses.runner import Runner
 from ragsocket.settings import Settings
-from ragsocket.transports import questions, websocket
+from ragsocket.transports import chat_completions, questions, websocket
 from ragsocket.transports.guard import Guard
 from ragsocket.transports.stream import error_response
 
@@ -108,6 +108,7 @@ def create_app(
     doors = APIRouter(dependencies=[Depends(let_in)])
     doors.include_router(_operations())
     doors.include_router(questions.router(OWNER))
+    doors.include_router(chat_completions.router(OWNER))
     app.include_router(doors)
     _add_sockets(app, guard)
     _add_error_answers(app)

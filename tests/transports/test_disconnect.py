@@ -86,6 +86,26 @@ async def by_text_drop(served: Served, request: Callable[[], Awaitable[Request]]
                     model.release(1)
 
 
+async def by_chat_drop(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
+    """Hang up on chat completions, whose headers come with the first text."""
+
+    async def first_token() -> None:
+        (await request()).release(1)
+
+    body = {"messages": [{"role": "user", "content": FERRY}], "stream": True}
+    async with served.http() as http, anyio.create_task_group() as tasks:
+        tasks.start_soon(first_token)
+        async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+            model = await request()
+            text = ""
+            chunks = response.aiter_text()
+            for n in range(4):
+                while text.count('"content":"w') < n + 1:
+                    text += await anext(chunks)
+                if n < 3:
+                    model.release(1)
+
+
 def _stored(served: Served) -> str:
     """Return the one stored response with everything in it that is not chance."""
     connection = sqlite3.connect(served.settings.state_dir / "history.sqlite3")
@@ -102,9 +122,10 @@ def _stored(served: Served) -> str:
 async def test_every_way_of_stopping_stores_the_same_bytes(
     upstream: Upstream, ingested: Path, tmp_path: Path
 ) -> None:
-    """A cancel, a lost socket, a closed EventSource and a dropped text stream end alike."""
+    """A cancel, a lost socket, a closed EventSource, dropped text and dropped chunks end alike."""
     found: dict[str, str] = {}
-    for number, way in enumerate((by_cancel, by_socket_drop, by_event_source_drop, by_text_drop)):
+    ways = (by_cancel, by_socket_drop, by_event_source_drop, by_text_drop, by_chat_drop)
+    for number, way in enumerate(ways):
         upstream.queue(Script(gated=True))
 
         async def request(number: int = number) -> Request:
@@ -116,7 +137,7 @@ async def test_every_way_of_stopping_stores_the_same_bytes(
             left = await (await request()).closed()
             await served.idle()
             found[way.__name__] = _stored(served)
-            if way in (by_cancel, by_text_drop):
+            if way in (by_cancel, by_text_drop, by_chat_drop):
                 assert left.written == 4
     assert len(set(found.values())) == 1, found
     assert json.loads(found["by_cancel"])["output"][-1]["content"][0]["text"] == SEEN

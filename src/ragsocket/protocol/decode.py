@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,6 +17,15 @@ from ragsocket.protocol.client_events import (
     ResponseCreate,
 )
 from ragsocket.protocol.errors import ErrorCode
+
+Whole = Literal["frame", "body"]
+"""What is validated: a text frame of a socket, or what came with an HTTP request."""
+
+_SEND: dict[Whole, str] = {
+    "frame": "Send one JSON object per text frame",
+    "body": "Send one JSON object as the body",
+}
+_NAMES: dict[Whole, str] = {"frame": "event", "body": "request"}
 
 
 def decode(frame: str | bytes) -> ResponseCreate | ResponseCancel | Ping:
@@ -39,12 +48,15 @@ def envelope(frame: str | bytes) -> Envelope:
         return Envelope()
 
 
-def explain(error: ValidationError, *, union_tags: tuple[str, ...] = ()) -> RequestError:
+def explain(
+    error: ValidationError, *, union_tags: tuple[str, ...] = (), what: Whole = "frame"
+) -> RequestError:
     """Turn pydantic's findings into one error: the first fault, and what would be right.
 
     Args:
         error: what the validation found.
         union_tags: the discriminator values of the model's union; they lead the locations.
+        what: what was validated.
     """
     findings = error.errors(include_url=False, include_context=False)
     # A union reports each form that did not fit; the form that fitted furthest was meant.
@@ -58,8 +70,8 @@ def explain(error: ValidationError, *, union_tags: tuple[str, ...] = ()) -> Requ
     if kind == "json_invalid":
         return RequestError(
             ErrorCode.INVALID_JSON,
-            f"the frame is not JSON: {first['msg'].removeprefix('Invalid JSON: ')[:200]}. "
-            "Send one JSON object per text frame.",
+            f"the {what} is not JSON: {first['msg'].removeprefix('Invalid JSON: ')[:200]}. "
+            f"{_SEND[what]}.",
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         known = ", ".join(union_tags)
@@ -67,10 +79,11 @@ def explain(error: ValidationError, *, union_tags: tuple[str, ...] = ()) -> Requ
             ErrorCode.UNKNOWN_EVENT_TYPE, f"the event's type must be one of: {known}.", param="type"
         )
     if kind in ("model_attributes_type", "model_type", "dict_type") and not location:
-        return RequestError(ErrorCode.INVALID_EVENT, "an event is a JSON object with a type.")
+        said = "an event is a JSON object with a type" if what == "frame" else _SEND[what]
+        return RequestError(ErrorCode.INVALID_EVENT, f"{said}.")
     if kind == "extra_forbidden":
         return RequestError(
-            ErrorCode.INVALID_EVENT, f"{param} is not a field of this event.", param=param
+            ErrorCode.INVALID_EVENT, f"{param} is not a field of this {_NAMES[what]}.", param=param
         )
     if kind == "missing":
         return RequestError(ErrorCode.INVALID_EVENT, f"{param} is missing.", param=param)
