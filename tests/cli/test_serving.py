@@ -11,6 +11,7 @@ from typing import Any
 from commands import run_async, serving
 
 from harness import Event, answer_text, text_of, until
+from ragsocket.engine.extractive import LABEL
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
@@ -50,6 +51,21 @@ async def test_it_says_where_it_is_and_what_it_answers_from(cwd: Path, upstream:
     assert "RAGSOCKET_PROT in the environment has no effect: did you mean RAGSOCKET_PORT?" in log
     assert "Traceback" not in log
     assert (cwd / ".ragsocket").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_model_that_cannot_be_fetched_is_gone_on_without(cwd: Path) -> None:
+    """`--pull` names the reason, and extracts answer."""
+    (cwd / "models").write_text("no directory")
+    env = {"RAGSOCKET_MODELS_DIR": str(cwd / "models")}
+    async with serving(cwd, "--data", "documents", "--pull", **env) as server:
+        assert "extracts, no model" in server.greeting
+        async with server.talk() as talk:
+            events = await talk.answer(FERRY)
+    assert text_of(events).startswith(LABEL)
+    log = server.log.read_text()
+    assert "going on without the model" in log
+    assert "name another directory with RAGSOCKET_MODELS_DIR" in log
+    assert "Traceback" not in log
 
 
 async def test_sigterm_ends_a_running_answer_by_the_rule(cwd: Path, upstream: Upstream) -> None:

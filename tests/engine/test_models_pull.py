@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ragsocket.engine.models.catalog import Carrier, Model, catalog
-from ragsocket.engine.models.choice import local_model
+from ragsocket.engine.models.choice import absent_model, local_model
 from ragsocket.engine.models.pull import pull
 from ragsocket.errors import ConfigError, PullError
 from ragsocket.settings import Settings
@@ -263,6 +263,24 @@ def test_a_model_that_cannot_be_run_is_refused_with_the_fix(
     """An unknown name, a file that was not pulled, and a path to nothing."""
     with pytest.raises(ConfigError, match=said):
         local_model(Settings(llm_model=wanted, models_dir=tmp_path))
+
+
+def test_what_would_run_here_is_fetched_and_nothing_else(tmp_path: Path) -> None:
+    """The default, or the one that is named; not with a server, a file, or `none`."""
+    default = catalog().find(catalog().default)
+    assert absent_model(Settings(models_dir=tmp_path)) == default
+    named = absent_model(Settings(models_dir=tmp_path, llm_model="smollm2-135m-instruct"))
+    assert named is not None
+    assert named.name == "smollm2-135m-instruct"
+    for settings in (
+        Settings(models_dir=tmp_path, llm_url="http://127.0.0.1:9/v1", llm_model="any"),
+        Settings(models_dir=tmp_path, llm_model="none"),
+        Settings(models_dir=tmp_path, llm_model="own.gguf"),
+    ):
+        assert absent_model(settings) is None
+    with named.in_directory(tmp_path).open("wb") as file:
+        file.truncate(named.size)
+    assert absent_model(Settings(models_dir=tmp_path, llm_model=named.name)) is None
 
 
 def test_without_a_default_here_there_is_no_model(tmp_path: Path) -> None:
