@@ -29,7 +29,7 @@ from ragsocket.responses.asking import Defaults
 from ragsocket.responses.history import History
 from ragsocket.responses.runner import Runner
 from ragsocket.settings import Settings
-from ragsocket.transports import chat_completions, questions, websocket
+from ragsocket.transports import chat_completions, questions, responses, websocket
 from ragsocket.transports.guard import Guard
 from ragsocket.transports.stream import error_response
 
@@ -109,6 +109,7 @@ def create_app(
     doors.include_router(_operations())
     doors.include_router(questions.router(OWNER))
     doors.include_router(chat_completions.router(OWNER))
+    doors.include_router(responses.router(OWNER))
     app.include_router(doors)
     _add_sockets(app, guard)
     _add_error_answers(app)

@@ -56,8 +56,8 @@ async def test_it_says_where_it_is_and_what_it_answers_from(cwd: Path, upstream:
 async def test_a_model_that_cannot_be_fetched_is_gone_on_without(cwd: Path) -> None:
     """`--pull` names the reason, and extracts answer."""
     (cwd / "models").write_text("no directory")
-    env = {"RAGSOCKET_MODELS_DIR": str(cwd / "models")}
-    async with serving(cwd, "--data", "documents", "--pull", **env) as server:
+    flags = ("--data", "documents", "--pull")
+    async with serving(cwd, *flags, RAGSOCKET_MODELS_DIR=str(cwd / "models")) as server:
         assert "extracts, no model" in server.greeting
         async with server.talk() as talk:
             events = await talk.answer(FERRY)

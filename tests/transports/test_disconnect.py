@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -87,23 +88,54 @@ async def by_text_drop(served: Served, request: Callable[[], Awaitable[Request]]
 
 
 async def by_chat_drop(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
-    """Hang up on chat completions, whose headers come with the first text."""
+    """Hang up on chat completions."""
+    body = {"messages": [{"role": "user", "content": FERRY}], "stream": True}
+    await _by_post_drop(served, request, "/v1/chat/completions", body, '"content":"w')
 
+
+async def by_events_drop(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
+    """Hang up on the events of a POST."""
+    body = {"input": FERRY, "stream": True, "include": ["file_search_call.results"]}
+    await _by_post_drop(served, request, "/v1/responses", body, '"delta":"w')
+
+
+async def _by_post_drop(
+    served: Served,
+    request: Callable[[], Awaitable[Request]],
+    path: str,
+    body: dict[str, Any],
+    mark: str,
+) -> None:
     async def first_token() -> None:
         (await request()).release(1)
 
-    body = {"messages": [{"role": "user", "content": FERRY}], "stream": True}
     async with served.http() as http, anyio.create_task_group() as tasks:
+        # Headers may come with the first text.
         tasks.start_soon(first_token)
-        async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        async with http.stream("POST", path, json=body) as response:
             model = await request()
             text = ""
             chunks = response.aiter_text()
             for n in range(4):
-                while text.count('"content":"w') < n + 1:
+                while text.count(mark) < n + 1:
                     text += await anext(chunks)
                 if n < 3:
                     model.release(1)
+
+
+async def by_http_cancel(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
+    """Stop over HTTP what was asked on a socket."""
+    async with served.talk() as talk, served.http() as http:
+        await talk.ask(FERRY)
+        created = await talk.until("response.created")
+        model = await request()
+        for _ in range(4):
+            model.release(1)
+            await talk.until("response.output_text.delta")
+        id = created["response"]["id"]
+        answer = (await http.post(f"/v1/responses/{id}/cancel")).json()
+        assert answer["status"] == "cancelled"
+        assert (await talk.terminal())["response"] == answer
 
 
 def _stored(served: Served) -> str:
@@ -122,9 +154,10 @@ def _stored(served: Served) -> str:
 async def test_every_way_of_stopping_stores_the_same_bytes(
     upstream: Upstream, ingested: Path, tmp_path: Path
 ) -> None:
-    """A cancel, a lost socket, a closed EventSource, dropped text and dropped chunks end alike."""
+    """A cancel on either door, a lost socket, and whatever hangs up on HTTP end alike."""
     found: dict[str, str] = {}
-    ways = (by_cancel, by_socket_drop, by_event_source_drop, by_text_drop, by_chat_drop)
+    at_once = (by_cancel, by_http_cancel, by_text_drop, by_chat_drop, by_events_drop)
+    ways = (*at_once, by_socket_drop, by_event_source_drop)
     for number, way in enumerate(ways):
         upstream.queue(Script(gated=True))
 
@@ -137,7 +170,7 @@ async def test_every_way_of_stopping_stores_the_same_bytes(
             left = await (await request()).closed()
             await served.idle()
             found[way.__name__] = _stored(served)
-            if way in (by_cancel, by_text_drop, by_chat_drop):
+            if way in at_once:
                 assert left.written == 4
     assert len(set(found.values())) == 1, found
     assert json.loads(found["by_cancel"])["output"][-1]["content"][0]["text"] == SEEN

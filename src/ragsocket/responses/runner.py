@@ -27,10 +27,10 @@ from ragsocket.errors import EngineError, RequestError
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.ids import new_conversation_id, new_reference_id
-from ragsocket.protocol.resources import Reason
+from ragsocket.protocol.resources import Reason, Response
 from ragsocket.protocol.server_events import Error, encode
 from ragsocket.responses.asking import Defaults, accepted
-from ragsocket.responses.history import History
+from ragsocket.responses.history import History, Record
 from ragsocket.responses.lifecycle import (
     Entry,
     Failure,
@@ -177,24 +177,33 @@ class Runner:
         run = self._runs.get(response_id)
         return run if run is not None and run.owner == owner else None
 
+    async def stored(self, response_id: str, *, owner: str) -> Response:
+        """Return a response that only history knows any more.
+
+        Raises:
+            RequestError: there is none, or history cannot be read.
+        """
+        return (await self._record(response_id, owner)).response
+
     async def stored_end(self, response_id: str, *, owner: str) -> Entry:
         """Return the terminal event of a response that only history knows any more.
 
         Raises:
             RequestError: there is none, or history cannot be read.
         """
+        record = await self._record(response_id, owner)
+        if record.last_number is None:
+            raise _no_response(response_id)
+        return terminal_entry(record.response, record.last_number)
+
+    async def _record(self, response_id: str, owner: str) -> Record:
         try:
             record = await self.history.get(response_id, owner=owner)
         except SQLAlchemyError as error:
             raise _unreadable(error) from error
-        if record is None or record.last_number is None:
-            raise RequestError(
-                ErrorCode.RESPONSE_NOT_FOUND,
-                f"there is no response {response_id[:64]!r}.",
-                param="response_id",
-                status=404,
-            )
-        return terminal_entry(record.response, record.last_number)
+        if record is None:
+            raise _no_response(response_id)
+        return record
 
     async def drain(self, within_s: float) -> None:
         """Take nothing new, let what runs finish, cut what does not in time, wait for its end."""
@@ -420,6 +429,15 @@ class Runner:
             or (self._finished[0].finished_at or 0.0) <= oldest_kept
         ):
             self._runs.pop(self._finished.popleft().id, None)
+
+
+def _no_response(response_id: str) -> RequestError:
+    return RequestError(
+        ErrorCode.RESPONSE_NOT_FOUND,
+        f"there is no response {response_id[:64]!r}.",
+        param="response_id",
+        status=404,
+    )
 
 
 def _unreadable(error: Exception) -> RequestError:

@@ -37,7 +37,7 @@ from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
 from ragsocket.transports.front_ends import is_housekeeping
-from ragsocket.transports.stream import Following
+from ragsocket.transports.stream import Following, read_body
 
 _BODY = {
     "requestBody": {
@@ -202,7 +202,11 @@ def router(owner: str) -> APIRouter:
         """
         settings: Settings = request.app.state.settings
         runner: Runner = request.app.state.runner
-        ask = await _read(request, settings.max_frame_bytes)
+        body = await read_body(request, settings.max_frame_bytes)
+        try:
+            ask = ChatCompletionCreate.model_validate_json(body)
+        except ValidationError as error:
+            raise explain(error, what="body") from None
         run = runner.create(_question(ask), owner=owner, grace_s=0, with_results=True)
         if not ask.stream:
             return WholeAnswer(run)
@@ -232,27 +236,6 @@ def router(owner: str) -> APIRouter:
         return ModelCard(id=model, created=since)
 
     return doors
-
-
-async def _read(request: Request, most_bytes: int) -> ChatCompletionCreate:
-    """Return the request of a body.
-
-    Raises:
-        RequestError: it is too long, or not such a request.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise RequestError(
-                ErrorCode.INPUT_TOO_LARGE,
-                f"the body is larger than {most_bytes} bytes, which is the limit.",
-                status=413,
-            )
-    try:
-        return ChatCompletionCreate.model_validate_json(bytes(body))
-    except ValidationError as error:
-        raise explain(error, what="body") from None
 
 
 def _question(ask: ChatCompletionCreate) -> ResponseCreate:

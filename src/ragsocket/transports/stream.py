@@ -1,4 +1,4 @@
-"""Following one event log over a streaming HTTP answer: what the HTTP doors share.
+"""What the HTTP doors share: reading a bounded body, and following one event log.
 
 The body is written by the response object itself and not by a generator, so that a client that
 goes away ends the following at once, wherever it stands.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import anyio
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -38,6 +39,24 @@ def error_response(error: RequestError) -> JSONResponse:
     return JSONResponse({"error": body.error.model_dump()}, status_code=error.status)
 
 
+async def read_body(request: Request, most_bytes: int) -> bytes:
+    """Return the body of a request, which is read no further than the limit.
+
+    Raises:
+        RequestError: it is longer.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most_bytes:
+            raise RequestError(
+                ErrorCode.INPUT_TOO_LARGE,
+                f"the body is larger than {most_bytes} bytes, which is the limit.",
+                status=413,
+            )
+    return bytes(body)
+
+
 class Following(Response, ABC):
     """A streaming answer that forwards one response's event log until its end.
 
@@ -52,6 +71,7 @@ class Following(Response, ABC):
         start: int = 0,
         headers: dict[str, str] | None = None,
         heartbeat: bytes | None = None,
+        farewell: bytes = b"",
     ) -> None:
         """Subscribe now, so that the response is never without its first follower.
 
@@ -61,11 +81,13 @@ class Following(Response, ABC):
             start: first sequence_number wanted.
             headers: further headers.
             heartbeat: sent after every `HEARTBEAT_S` without an event, or None.
+            farewell: sent after the last event.
         """
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
         self._wake = anyio.Event()
         self._heartbeat = heartbeat
+        self._farewell = farewell
         self._run = run
         self._began = False
         self._subscription = run.follow(self._wake_up, start=start)
@@ -117,7 +139,7 @@ class Following(Response, ABC):
             if not entries:
                 await self._wait(send)
         await self._begin(send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": self._farewell, "more_body": False})
         return None
 
     async def _begin(self, send: Send) -> None:
