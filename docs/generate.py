@@ -22,6 +22,7 @@ from ragsocket.protocol.client_events import (
     Ping,
     ResponseCancel,
     ResponseCreate,
+    ResponseResume,
     RetrievalOptions,
 )
 from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, Fact
@@ -115,6 +116,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "chat-fields": lambda: classed_fields(ChatCompletionCreate, CHAT_REFUSED),
     "retrieval-fields": lambda: fields_of(RetrievalOptions),
     "cancel-fields": lambda: fields_of(ResponseCancel),
+    "resume-fields": lambda: fields_of(ResponseResume),
     "ping-fields": lambda: fields_of(Ping),
     "facts": facts,
     "server-events": server_events,

@@ -216,6 +216,17 @@ class ResponseCancel(Wire):
         return self
 
 
+class ResponseResume(Wire):
+    """Follow a response, from any connection: what is missed first, then live."""
+
+    type: Literal["response.resume"] = Field("response.resume", description="The event's type.")
+    event_id: EventId | None = Field(None, description="Echoed on an error about this event.")
+    response_id: ResourceId = Field(description="The response to follow.")
+    starting_after: Annotated[int, Field(ge=-1)] | None = Field(
+        None, description="The last sequence_number that was seen; none begins at the start."
+    )
+
+
 class Ping(Wire):
     """A heartbeat that browsers can send; answered at once by `ragsocket:pong`."""
 
@@ -223,9 +234,11 @@ class Ping(Wire):
     event_id: EventId | None = Field(None, description="Echoed on the pong.")
 
 
-ClientEvent = Annotated[ResponseCreate | ResponseCancel | Ping, Field(discriminator="type")]
-CLIENT_EVENT: TypeAdapter[ResponseCreate | ResponseCancel | Ping] = TypeAdapter(ClientEvent)
-CLIENT_EVENT_TYPES = ("response.create", "response.cancel", "ragsocket:ping")
+AnyClientEvent = ResponseCreate | ResponseCancel | ResponseResume | Ping
+CLIENT_EVENT: TypeAdapter[AnyClientEvent] = TypeAdapter(
+    Annotated[AnyClientEvent, Field(discriminator="type")]
+)
+CLIENT_EVENT_TYPES = ("response.create", "response.cancel", "response.resume", "ragsocket:ping")
 
 
 class Envelope(Wire):

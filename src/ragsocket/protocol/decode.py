@@ -11,10 +11,8 @@ from ragsocket.protocol.client_events import (
     CLIENT_EVENT,
     CLIENT_EVENT_TYPES,
     ENVELOPE,
+    AnyClientEvent,
     Envelope,
-    Ping,
-    ResponseCancel,
-    ResponseCreate,
 )
 from ragsocket.protocol.errors import ErrorCode
 
@@ -28,7 +26,7 @@ _SEND: dict[Whole, str] = {
 _NAMES: dict[Whole, str] = {"frame": "event", "body": "request"}
 
 
-def decode(frame: str | bytes) -> ResponseCreate | ResponseCancel | Ping:
+def decode(frame: str | bytes) -> AnyClientEvent:
     """Return the client event that a text frame holds.
 
     Raises:

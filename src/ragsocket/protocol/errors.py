@@ -18,6 +18,7 @@ class ErrorCode(StrEnum):
     RESPONSE_NOT_FOUND = "response_not_found"
     CONVERSATION_NOT_FOUND = "conversation_not_found"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    RESUME_GAP = "resume_gap"
     TOO_MANY_LANES = "too_many_lanes"
     TOO_MANY_RESPONSES = "too_many_responses"
     SERVER_SHUTTING_DOWN = "server_shutting_down"
@@ -51,6 +52,10 @@ EVENT_ERRORS: dict[str, Fact] = {
     ErrorCode.RESPONSE_NOT_FOUND: Fact("there is no such response", False),
     ErrorCode.CONVERSATION_NOT_FOUND: Fact("there is no such conversation", False),
     ErrorCode.IDEMPOTENCY_CONFLICT: Fact("the `event_id` was used for another ask", False),
+    ErrorCode.RESUME_GAP: Fact(
+        "the events asked for are gone; the terminal event follows, which holds the whole answer",
+        False,
+    ),
     ErrorCode.TOO_MANY_LANES: Fact("the connection has as many lanes as it may", False),
     ErrorCode.TOO_MANY_RESPONSES: Fact("too many unfinished responses; wait for one", True),
     ErrorCode.SERVER_SHUTTING_DOWN: Fact("the server restarts; connect again", True),

@@ -3,6 +3,8 @@
 One connection has one reader, which never waits for a send, and one writer, the only sender.
 The writer hands out what stands in the event logs of the connection's responses, and what is
 for this socket alone: errors about its events, pongs, repeated terminal events.
+
+Over 400 lines because reader and writer share the state of one connection.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ragsocket.errors import RequestError
-from ragsocket.protocol.client_events import Ping, ResponseCancel, ResponseCreate
+from ragsocket.protocol.client_events import Ping, ResponseCancel, ResponseCreate, ResponseResume
 from ragsocket.protocol.decode import decode, envelope
 from ragsocket.protocol.errors import CloseCode, ErrorCode
 from ragsocket.protocol.server_events import (
@@ -102,7 +104,7 @@ class Connection:
         self._runs: dict[Running, str] = {}
         # Weak: an ask is remembered for as long as the runner keeps its log.
         self._by_event_id: WeakValueDictionary[str, Running] = WeakValueDictionary()
-        self._subscriptions: list[Subscription] = []
+        self._following: dict[Running, Subscription] = {}
         self._outbox: deque[bytes] = deque()
         # Set and waited for once per token: anyio's event costs twice as much.
         self._wake = Event()
@@ -128,7 +130,7 @@ class Connection:
                         await self._socket.close(self._close)
                 self._tasks.cancel_scope.cancel()
         finally:
-            for subscription in self._subscriptions:
+            for subscription in self._following.values():
                 subscription.close()
 
     def close(self, code: CloseCode, *, at_once: bool = False) -> None:
@@ -174,6 +176,8 @@ class Connection:
                 self._create(event)
             elif isinstance(event, ResponseCancel):
                 self._cancel(event)
+            elif isinstance(event, ResponseResume):
+                self._resume(event)
             elif isinstance(event, Ping):
                 self._say(Pong(event_id=event.event_id))
         except RequestError as error:
@@ -202,7 +206,7 @@ class Connection:
         self._runs[run] = request.stream_id or DEFAULT_LANE
         if request.event_id is not None:
             self._by_event_id[request.event_id] = run
-        self._subscriptions.append(run.follow(self._wake_up))
+        self._following[run] = run.follow(self._wake_up)
 
     def _ask_again(self, earlier: Running, request: ResponseCreate) -> None:
         """Take the same ask a second time as a sign of doubt, not as a second question."""
@@ -232,6 +236,41 @@ class Connection:
             self._tasks.start_soon(self._cancel_late, request)
         else:
             self._say(CancelDone(event_id=request.event_id))
+
+    def _resume(self, request: ResponseResume) -> None:
+        run = self._runner.get(request.response_id, owner=self._owner)
+        if run is None:
+            assert self._tasks is not None
+            self._tasks.start_soon(self._resume_late, request)
+            return
+        if run.log.sealed and run.log.last is not None and _after(request) >= len(run.log):
+            self._direct(run.log.last.data)
+            return
+        before = self._following.get(run)
+        start = min(_after(request), len(run.log))
+        # First, so that the response is never without a follower in between.
+        self._following[run] = run.follow(self._wake_up, start=start)
+        if before is not None:
+            before.close()
+        self._wake.set()
+
+    async def _resume_late(self, request: ResponseResume) -> None:
+        """Answer for a response whose events are gone with its terminal event."""
+        try:
+            end = await self._runner.stored_end(request.response_id, owner=self._owner)
+        except RequestError as error:
+            self._refuse(error, request.event_id, None)
+            return
+        if _after(request) < end.number:
+            gap = RequestError(
+                ErrorCode.RESUME_GAP,
+                "the events that were asked for are gone; the terminal event follows, which "
+                "holds the whole answer.",
+                param="starting_after",
+                status=410,
+            )
+            self._refuse(gap, request.event_id, None)
+        self._direct(end.data)
 
     def _targets(self, request: ResponseCancel) -> list[Running]:
         if request.response_id is not None:
@@ -327,14 +366,17 @@ class Connection:
         while self._outbox:
             await self._send(self._outbox.popleft())
             sent = True
-        for subscription in tuple(self._subscriptions):
+        for run, subscription in tuple(self._following.items()):
             for entry in subscription.take(64):
+                if self._following.get(run) is not subscription:
+                    break  # a resume has taken its place
                 await self._send(entry.data)
                 subscription.delivered = entry.number
                 sent = True
             if subscription.exhausted:
                 subscription.close()
-                self._subscriptions.remove(subscription)
+                if self._following.get(run) is subscription:
+                    del self._following[run]
         return sent
 
     async def _send(self, data: bytes) -> None:
@@ -365,6 +407,11 @@ async def serve(
         await connection.run()
     finally:
         connections.discard(connection)
+
+
+def _after(request: ResponseResume) -> int:
+    """Return the first number that is wanted."""
+    return 0 if request.starting_after is None else request.starting_after + 1
 
 
 def _limits(settings: Settings) -> Limits:
