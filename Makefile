@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test lint types format bench eval docs soak dist lock clean \
+.PHONY: help run setup test lint types format bench bench-model eval docs soak dist lock clean \
 	venv-run venv-test venv-bench-tutorial venv-lock node-modules
 
 PYTHON ?= python3
@@ -28,8 +28,8 @@ quoted = '$(subst ','\'',$(1))'
 help: ## list these targets
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-		| while IFS='|' read -r name text; do printf '  %-7s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS='|' read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo 'variables:'
 	@echo '  HOST    address to listen on (run; 127.0.0.1)'
@@ -61,6 +61,9 @@ format: venv-test ## bring the code into style
 bench: venv-test venv-bench-tutorial ## measure ragsocket beside the tutorial way
 	@BENCH_TUTORIAL_PYTHON=$(call quoted,$(CURDIR)/$(TUTORIAL_BIN)/python) \
 		$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-model: venv-test ## measure the default model through the whole server
+	@$(BIN)/python -m benchmarks.local_model
 
 eval: venv-run ## ask data/questions.jsonl of the extracts, and of the default model if it is here
 	@$(BIN)/ragsocket eval data/questions.jsonl --data data --llm-model none $(ARGS)

@@ -230,6 +230,16 @@ async def test_other_owners_find_nothing(
     assert "7:40" not in str(upstream.requests[0].messages)
 
 
+async def test_a_store_that_is_not_there_is_named(
+    upstream: Upstream, documents: Path, tmp_path: Path
+) -> None:
+    """An answer without documents would look like one from them."""
+    async with engine(tmp_path, upstream, data=documents) as composed:
+        with pytest.raises(RequestError, match="vs_nowhere"):
+            await events(composed, question(ASKED, vector_store_ids=["vs_default", "vs_nowhere"]))
+    assert upstream.requests == []
+
+
 async def test_what_the_documents_cannot_answer_never_reaches_the_model(
     upstream: Upstream, documents: Path, tmp_path: Path
 ) -> None:

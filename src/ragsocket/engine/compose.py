@@ -55,7 +55,7 @@ from ragsocket.engine.prompt import (
 )
 from ragsocket.engine.synthesis import synthesize
 from ragsocket.engine.token_stream import TokenStream
-from ragsocket.errors import EngineError, RagsocketError
+from ragsocket.errors import EngineError, RagsocketError, RequestError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
@@ -205,6 +205,7 @@ class RagEngine:
         """
         asked = question_of(question.turns)
         query = search_query(question.turns)
+        self._check_stores(question)
         if self._searches(question):
             yield Searching([query])
         found = await self._search(question)
@@ -235,6 +236,19 @@ class RagEngine:
                 if isinstance(event, TextDelta):
                     for citation in marks.feed(event.text):
                         yield citation
+
+    def _check_stores(self, question: Question) -> None:
+        """Refuse what would else be answered as if there were no documents."""
+        retrieval = question.retrieval
+        unknown = self._index.unknown(question.owner, retrieval.vector_store_ids)
+        if retrieval.search and unknown:
+            raise RequestError(
+                "vector_store_not_found",
+                f"there is no vector store {unknown[0][:64]!r}; leave vector_store_ids out to "
+                "search the documents of this server.",
+                param="tools",
+                status=404,
+            )
 
     async def _search(self, question: Question) -> SearchResult | None:
         """Find what the last turn is answered from; None if it is not searched for."""

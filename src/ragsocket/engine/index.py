@@ -126,6 +126,14 @@ class Index:
         wanted = dict.fromkeys(vector_store_ids or (DEFAULT_VECTOR_STORE,))
         return Snapshot(tuple(revisions[owner, id_] for id_ in wanted if (owner, id_) in revisions))
 
+    def unknown(self, owner: str, vector_store_ids: Sequence[str]) -> list[str]:
+        """Return those of the stores named that this owner does not have; the default one is."""
+        return [
+            id_
+            for id_ in vector_store_ids
+            if id_ != DEFAULT_VECTOR_STORE and (owner, id_) not in self._revisions
+        ]
+
     async def search(
         self,
         query: str,

@@ -74,6 +74,7 @@ FAILURES: dict[str, Fact] = {
     ),
     ErrorCode.INTERNAL_ERROR: Fact("a fault of the server; the log knows the reference", True),
     ErrorCode.UNSUPPORTED_PARAMETER: Fact("`retrieval` asks for vectors that are not there", False),
+    "vector_store_not_found": Fact("there is no such vector store", False),
     "embedding_unavailable": Fact("the embeddings server could not be used", True),
     "upstream_unauthorized": Fact("the model's server refused this server's key", False),
     "upstream_model_not_found": Fact("the model's server does not know the model", False),
