@@ -90,6 +90,14 @@ async def test_the_sentence_that_answers_comes_with_its_source(
     assert sentence.split()[-1] in result.sources[number - 1].text
 
 
+async def test_the_last_question_counts_more_than_those_before(index: Index) -> None:
+    """A follow-up is answered by what it asks, and not by what was asked before once more."""
+    before = "Is the Highspur hut at 2,310 m?"
+    found = await index.search(f"and the warden? {before}", owner="local", top_k=5)
+    first, *_ = extract("And the warden?", found.sources, found.snapshot, before=before)
+    assert first[0] == "A warden is there in summer."
+
+
 async def test_few_sentences(index: Index) -> None:
     """Four at most, and what does not fit the question is left out."""
     found, _ = await extracts(index, "Tell me about the sauna")

@@ -282,9 +282,10 @@ class RagEngine:
         if found is not None:
             leans = leans_on_history(asked, found.snapshot)
             extracts = extract(
-                query if leans else asked,
+                asked,
                 found.sources,
                 found.snapshot,
+                before=query if leans else "",
                 most=SENTENCES_IN_DETAIL if wants_detail(asked) else SENTENCES,
             )
             return answer_text(extracts) if extracts else REFUSAL

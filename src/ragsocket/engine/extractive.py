@@ -41,6 +41,9 @@ DELTA_WORDS = 4
 _WORTH = 0.4
 # How much the words of the sentences beside it, and of the heading above, count.
 _NEIGHBOUR = 0.2
+# How much the words of earlier questions count: as much as those of the last one, extracts had the
+# facts of 16 in 24 follow-ups on the sample corpus, at a third of 20.
+_EARLIER = 1 / 3
 # How much a place further down the list of sources costs.
 _RANK = 0.1
 # BM25's measure against long sentences, which hold many words of any question.
@@ -85,6 +88,7 @@ def extract(
     sources: Sequence[Source],
     vocabulary: Vocabulary,
     *,
+    before: str = "",
     most: int = SENTENCES,
 ) -> list[tuple[str, int]]:
     """Return the sentences that fit a question best, with the number of their source, from 1.
@@ -96,9 +100,10 @@ def extract(
         question_text: the words looked for.
         sources: best first; the first five are read.
         vocabulary: weighs words.
+        before: earlier questions that this one leans on; their words count less.
         most: how many sentences at most.
     """
-    ranked = _ranked(question_text, sources, vocabulary)[:most]
+    ranked = _ranked(question_text, before, sources, vocabulary)[:most]
     worth = ranked[0].score * _WORTH if ranked else 0.0
     return [(one.sentence.text, one.number) for one in ranked if one.score >= worth]
 
@@ -108,6 +113,7 @@ def evidence(
     sources: Sequence[Source],
     vocabulary: Vocabulary,
     *,
+    before: str = "",
     most: int,
     most_tokens: int,
     count: Callable[[str], int],
@@ -122,6 +128,7 @@ def evidence(
         question_text: the words looked for.
         sources: best first; the first five are read.
         vocabulary: weighs words.
+        before: earlier questions that this one leans on; their words count less.
         most: how many sentences at most.
         most_tokens: what they may come to; the best one is taken even if it is longer.
         count: returns the tokens of a text.
@@ -129,7 +136,7 @@ def evidence(
     """
     chosen: dict[int, list[_Ranked]] = {}
     left, taken = most_tokens, 0
-    for one in _ranked(question_text, sources, vocabulary):
+    for one in _ranked(question_text, before, sources, vocabulary):
         if one.sentence.text in apart_from:
             continue
         cost = count(one.sentence.text) + 2
@@ -184,9 +191,13 @@ async def spoken(text: str) -> AsyncGenerator[TextDelta]:
         yield TextDelta(match.group(), tokens=len(match.group().split()) or 1)
 
 
-def _ranked(question_text: str, sources: Sequence[Source], vocabulary: Vocabulary) -> list[_Ranked]:
+def _ranked(
+    question_text: str, before: str, sources: Sequence[Source], vocabulary: Vocabulary
+) -> list[_Ranked]:
     """Return every sentence of the first sources once, the best first."""
     weights = vocabulary.term_weights(question_text)
+    for term, weight in vocabulary.term_weights(before).items():
+        weights.setdefault(term, weight * _EARLIER)
     ranked: list[_Ranked] = []
     seen: set[str] = set()
     for number, source in enumerate(sources[:SOURCES], 1):

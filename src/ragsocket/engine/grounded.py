@@ -52,7 +52,7 @@ Search = Callable[[Question], Awaitable[SearchResult | None]]
 SENTENCES = 12
 """How many sentences the first question is shown at most; later ones get half as many new ones."""
 
-QUOTED = 3
+QUOTED = 4
 """How many sentences of the documents stand below an answer."""
 
 EXCHANGES = 8
@@ -119,9 +119,10 @@ class SmallModel:
             task = IN_DETAIL if detailed else BRIEFLY
             text = self._sentences(question, found, read)
             quotes = extract(
-                _about(question, found),
+                asked,
                 found.sources,
                 found.snapshot,
+                before=_leans_on(question, found),
                 most=SENTENCES_IN_DETAIL if detailed else QUOTED,
             )
             if quotes and not await self._can_answer(question, found, read, text):
@@ -189,9 +190,10 @@ class SmallModel:
                 read.take(turn)
         first = not read.lines
         text = evidence(
-            _about(question, found),
+            question_of(question.turns),
             found.sources,
             found.snapshot,
+            before=_leans_on(question, found),
             most=SENTENCES if first else SENTENCES // 2,
             most_tokens=room if first else room // 2,
             count=estimate_tokens,
@@ -212,11 +214,10 @@ class SmallModel:
         )
 
 
-def _about(question: Question, found: SearchResult) -> str:
-    """Return the words that sentences are looked for by."""
-    asked = question_of(question.turns)
-    leans = leans_on_history(asked, found.snapshot)
-    return search_query(question.turns) if leans else asked
+def _leans_on(question: Question, found: SearchResult) -> str:
+    """Return the questions that the last one leans on, and it; nothing if it stands alone."""
+    leans = leans_on_history(question_of(question.turns), found.snapshot)
+    return search_query(question.turns) if leans else ""
 
 
 def _begin(turns: Sequence[Turn]) -> int:
