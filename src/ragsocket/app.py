@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import WebSocketRoute
@@ -200,6 +201,17 @@ def _add_error_answers(app: FastAPI) -> None:
         missing = finding["type"] == "missing"
         message = f"{param} is missing." if missing else f"{param}: {finding['msg']}."
         return error_response(RequestError(ErrorCode.INVALID_EVENT, message, param=param))
+
+    @app.exception_handler(HTTPException)
+    async def no_door(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            code = ErrorCode.METHOD_NOT_ALLOWED
+            message = f"{request.method[:16]} is not for this path; see /docs."
+        else:
+            code, message = ErrorCode.NOT_FOUND, "there is nothing at this path; see /docs."
+        return error_response(
+            RequestError(code, message, status=error.status_code), headers=error.headers
+        )
 
     @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> Response:

@@ -239,7 +239,7 @@ async def test_a_body_has_a_limit(served: Served, upstream: Upstream) -> None:
     async with served.http() as http:
         answer = await http.post(URL, content=b" " * (served.settings.max_frame_bytes + 1))
     assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "input_too_large"
+    assert answer.json()["error"]["code"] == "body_too_large"
     assert upstream.requests == []
 
 

@@ -172,6 +172,7 @@ async def test_a_failure_is_a_resource(served: Served, upstream: Upstream) -> No
         (b"null", 400, None, "Send one JSON object as the body"),
         ({}, 400, "input", "input is missing"),
         ({"input": FERRY, "stream": "yes"}, 400, "stream", "true or false"),
+        ({"input": FERRY, "stream": 1}, 400, "stream", "true or false"),
         ({"input": FERRY, "colour": "red"}, 400, "colour", "is not a field of this request"),
         ({"input": FERRY, "background": True}, 400, "background", "not supported"),
         ({"input": FERRY, "model": "gpt-9"}, 404, "model", "there is scripted"),
@@ -212,3 +213,39 @@ async def test_what_is_not_there_is_not_found(served: Served) -> None:
             await client.responses.cancel("resp_nope")
         assert (await http.get(f"{URL}/resp_nope?stream=true")).status_code == 404
         assert (await http.get(f"{URL}/resp_nope?starting_after=-9")).status_code == 400
+
+
+async def test_every_error_has_the_one_shape(served: Served) -> None:
+    """Paths that are not there, methods that are not for them, and fields without effect too."""
+    async with served.http() as http:
+        nowhere = await http.get("/v1/nowhere")
+        wrong = await http.put("/v1/responses")
+        alone = await http.get(f"{URL}/resp_x?starting_after=3")
+    found = [(a.status_code, a.json()["error"]["code"]) for a in (nowhere, wrong, alone)]
+    assert found == [(404, "not_found"), (405, "method_not_allowed"), (400, "invalid_event")]
+    assert "POST" in wrong.headers["allow"]
+    assert set(alone.json()["error"]) == {"type", "code", "message", "param"}
+
+
+async def test_the_description_of_the_doors_is_whole(served: Served) -> None:
+    """Every reference in it leads somewhere, and the bodies are in it."""
+    async with served.http() as http:
+        document = (await http.get("/openapi.json")).json()
+    references: set[str] = set()
+
+    def collect(part: Any) -> None:
+        if isinstance(part, dict):
+            references.update(value for key, value in part.items() if key == "$ref")
+            part = list(part.values())
+        if isinstance(part, list):
+            for one in part:
+                collect(one)
+
+    collect(document)
+    assert references
+    for reference in references:
+        place: Any = document
+        for name in reference.removeprefix("#/").split("/"):
+            place = place[name]
+    body = document["paths"]["/v1/responses"]["post"]["requestBody"]
+    assert "input" in body["content"]["application/json"]["schema"]["properties"]

@@ -31,8 +31,8 @@ HINT: JsonDict = {"field_class": "hint"}
 
 REFUSED: dict[str, str] = {
     "access_programs": "this server has no access programs",
-    "background": "a socket's answers already outlive it for the grace period",
-    "background_options": "a socket's answers already outlive it for the grace period",
+    "background": "an answer outlives a lost socket by the grace period, and no longer",
+    "background_options": "an answer outlives a lost socket by the grace period, and no longer",
     "context_management": "history is trimmed to the prompt budget, oldest turns first",
     "generate": "every response.create is answered",
     "image": "answers are text",

@@ -19,6 +19,9 @@ class ErrorCode(StrEnum):
     CONVERSATION_NOT_FOUND = "conversation_not_found"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RESUME_GAP = "resume_gap"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BODY_TOO_LARGE = "body_too_large"
     TOO_MANY_LANES = "too_many_lanes"
     TOO_MANY_RESPONSES = "too_many_responses"
     SERVER_SHUTTING_DOWN = "server_shutting_down"
@@ -56,6 +59,9 @@ EVENT_ERRORS: dict[str, Fact] = {
         "the events asked for are gone; the terminal event follows, which holds the whole answer",
         False,
     ),
+    ErrorCode.NOT_FOUND: Fact("there is nothing at that path", False),
+    ErrorCode.METHOD_NOT_ALLOWED: Fact("the path is not for that method", False),
+    ErrorCode.BODY_TOO_LARGE: Fact("the body of the request is over the limit", False),
     ErrorCode.TOO_MANY_LANES: Fact("the connection has as many lanes as it may", False),
     ErrorCode.TOO_MANY_RESPONSES: Fact("too many unfinished responses; wait for one", True),
     ErrorCode.SERVER_SHUTTING_DOWN: Fact("the server restarts; connect again", True),

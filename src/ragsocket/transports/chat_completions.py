@@ -37,14 +37,7 @@ from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
 from ragsocket.transports.front_ends import is_housekeeping
-from ragsocket.transports.stream import Following, read_body
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ChatCompletionCreate.model_json_schema()}},
-    }
-}
+from ragsocket.transports.stream import Following, described, read_body
 
 
 class Chat(Following):
@@ -192,7 +185,7 @@ def router(owner: str) -> APIRouter:
         "/v1/chat/completions",
         response_class=Response,
         responses={200: {"model": ChatCompletion}},
-        openapi_extra=_BODY,
+        openapi_extra=described(ChatCompletionCreate),
     )
     async def complete(request: Request) -> Response:
         """Answer a conversation that is told as a whole. Going away stops the answer at once.

@@ -22,17 +22,11 @@ from ragsocket.responses.lifecycle import Entry
 from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
-from ragsocket.transports.stream import Following, read_body
+from ragsocket.transports.stream import Following, described, read_body
 
 DONE = b"data: [DONE]\n\n"
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ResponseCreate.model_json_schema()}},
-    }
-}
 
 StartingAfter = Annotated[
     int | None, Query(ge=-1, description="With `stream`: the last sequence_number that was seen.")
@@ -73,7 +67,7 @@ def router(owner: str) -> APIRouter:
         "/v1/responses",
         response_class=HttpResponse,
         responses={200: {"model": Response}},
-        openapi_extra=_BODY,
+        openapi_extra=described(ResponseCreate),
     )
     async def create(request: Request) -> HttpResponse:
         """Answer, as one JSON object or with `stream` as server-sent events.
@@ -107,6 +101,12 @@ def router(owner: str) -> APIRouter:
         run = runner.get(response_id, owner=owner)
         start = 0 if starting_after is None else starting_after + 1
         if not stream:
+            if starting_after is not None:
+                raise RequestError(
+                    ErrorCode.INVALID_EVENT,
+                    "starting_after: it goes with stream=true; without it there are no events.",
+                    param="starting_after",
+                )
             return _resource(
                 run.response if run is not None else await runner.stored(response_id, owner=owner)
             )
@@ -145,7 +145,7 @@ def _ask(body: bytes) -> tuple[ResponseCreate, bool]:
     try:
         fields = _JSON.validate_json(body)
         stream = fields.pop("stream", None) if isinstance(fields, dict) else None
-        if stream not in (None, True, False):
+        if stream is not None and not isinstance(stream, bool):
             raise RequestError(
                 ErrorCode.INVALID_EVENT, "stream: it must be true or false.", param="stream"
             )

@@ -7,8 +7,11 @@ goes away ends the following at once, wherever it stands.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -33,10 +36,35 @@ FAILURE_STATUS = {
 """HTTP status of a failure before the first byte; 502 for every other fault of the model."""
 
 
-def error_response(error: RequestError) -> JSONResponse:
+def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the HTTP form of an error: the same words as the `error` event."""
     body = Error.of(error.code, error.message, param=error.param, status=error.status)
-    return JSONResponse({"error": body.error.model_dump()}, status_code=error.status)
+    fields = body.error.model_dump(exclude={"event_id"})
+    return JSONResponse({"error": fields}, status_code=error.status, headers=headers)
+
+
+def described(body: type[BaseModel]) -> dict[str, Any]:
+    """Return what a door that reads its own body adds to its description, for FastAPI.
+
+    Definitions are written out where they are used: those of a schema that stands inside
+    another document would be looked for at that document's root.
+    """
+    schema = body.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def written_out(part: Any) -> Any:
+        if isinstance(part, list):
+            return [written_out(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            named = definitions[part["$ref"].rpartition("/")[2]]
+            return written_out({**named, **{k: v for k, v in part.items() if k != "$ref"}})
+        # Its mapping names definitions, and is no more than a hint.
+        return {k: written_out(v) for k, v in part.items() if k != "discriminator"}
+
+    content = {"application/json": {"schema": written_out(schema)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes:
@@ -50,7 +78,7 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
         body += chunk
         if len(body) > most_bytes:
             raise RequestError(
-                ErrorCode.INPUT_TOO_LARGE,
+                ErrorCode.BODY_TOO_LARGE,
                 f"the body is larger than {most_bytes} bytes, which is the limit.",
                 status=413,
             )
