@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ class Bench:
 
     url: str
     model: LocalModel
-    lines: list[str] = field(default_factory=list)
 
     async def ask(self, socket: websockets.ClientConnection, **fields: Any) -> Answer:
         """Ask, and read to the end."""
@@ -92,8 +91,9 @@ class Bench:
         while await self.model._up.child.busy(60):  # noqa: ASYNC110 - nobody announces it
             await anyio.sleep(0.002)
 
-    async def forget(self) -> None:
-        """Give the model a new process, which has read nothing yet."""
+    async def forget(self, *, caches: bool = True) -> None:
+        """Give the model a new process, which has read nothing yet, or never keeps what it read."""
+        self.model._load = replace(self.model._load, caches=caches)
         process = self.model.process_id
         assert process is not None
         os.kill(process, signal.SIGKILL)
@@ -123,23 +123,33 @@ async def serving(state: Path) -> AsyncIterator[Bench]:
 
 
 async def follow_ups(bench: Bench) -> None:
-    """Ask follow-ups with the prompt before in the cache, and to a model that has read nothing."""
-    warm, cold = [], []
+    """Ask follow-ups: after the question before, of a model that has read nothing, and of one
+    that keeps nothing, which reads a prompt once to judge and once to answer."""
+    warm: list[float] = []
+    cold: list[float] = []
+    off: list[float] = []
+    histories = []
     for first, second in CONVERSATIONS:
         async with websockets.connect(bench.url) as socket:
             said = await bench.ask(socket, input=first)
-            history = [
-                {"role": "user", "content": first},
-                {"role": "assistant", "content": said.text},
-                {"role": "user", "content": second},
-            ]
-            warm.append((await bench.ask(socket, input=history)).first)
-            await bench.forget()
-            cold.append((await bench.ask(socket, input=history)).first)
+            histories.append(
+                [
+                    {"role": "user", "content": first},
+                    {"role": "assistant", "content": said.text},
+                    {"role": "user", "content": second},
+                ]
+            )
+            warm.append((await bench.ask(socket, input=histories[-1])).first)
+    for times, caches in ((cold, True), (off, False)):
+        for history in histories:
+            if caches or not times:
+                await bench.forget(caches=caches)
+            async with websockets.connect(bench.url) as socket:
+                times.append((await bench.ask(socket, input=history)).first)
     show("follow-up, first text", warm)
-    show("the same, nothing cached", cold)
-    ratio = statistics.median(c / w for c, w in zip(cold, warm, strict=True))
-    print(f"{'sooner by (median of pairs)':36}{ratio:9.1f} times")
+    for name, times in (("nothing read yet", cold), ("no prompt cache", off)):
+        ratio = statistics.median(c / w for c, w in zip(times, warm, strict=True))
+        show(f"  {name}, {ratio:.1f} times", times)
 
 
 async def stops(bench: Bench, *, writing: bool) -> None:

@@ -121,7 +121,7 @@ async def test_sudden_death_costs_only_what_was_running(cwd: Path, upstream: Ups
             request = await upstream.request(1)
             request.release(3)
             created = await talk.until("response.created")
-            await talk.until("response.output_text.delta")
+            delta = await talk.until("response.output_text.delta")
             # The row of acceptance is written beside the stream.
             await until(lambda: len(rows(cwd)) == 2)
             server.signal(signal.SIGKILL)
@@ -134,6 +134,14 @@ async def test_sudden_death_costs_only_what_was_running(cwd: Path, upstream: Ups
         assert finished
         assert (lost["status"], lost["ragsocket"]["reason"]) == ("incomplete", "worker_lost")
         async with server.talk() as talk:
+            # Whoever comes back for it, or stops it late, learns its end.
+            named = {"response_id": created["response"]["id"]}
+            after = delta["sequence_number"]
+            await talk.send({"type": "response.resume", "starting_after": after, **named})
+            end = await talk.terminal()
+            assert end["response"] == lost
+            await talk.send({"type": "response.cancel", **named})
+            assert await talk.terminal() == end
             await talk.ask("Really?", conversation=first["conversation"]["id"])
             assert (await talk.terminal())["type"] == "response.completed"
         said = [message["content"] for message in (await upstream.request(2)).messages]

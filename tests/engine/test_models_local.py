@@ -181,7 +181,6 @@ async def tokens_read(child: Child, messages: list[Message]) -> int:
     body = {
         "messages": [{"role": one.role, "content": one.content} for one in messages],
         "max_tokens": 1,
-        "cache_prompt": True,
     }
     async with child._session.post(f"{child.url}/chat/completions", json=body) as answer:
         return int((await answer.json())["timings"]["prompt_n"])

@@ -127,6 +127,8 @@ async def test_rows_of_a_dead_process_end_as_lost(tmp_path: Path) -> None:
         assert record is not None
         assert record.response.ragsocket.reason == "worker_lost"
         assert record.response.status == "incomplete"
+        assert record.last_number is not None
+        assert record.last_number > 100_000
 
 
 async def test_a_stale_owner_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ Parts = AsyncGenerator[TextDelta | Usage | LimitReached]
 Search = Callable[[Question], Awaitable[SearchResult | None]]
 
 SENTENCES = 12
-"""How many sentences the first question is shown at most; later ones get half as many new ones."""
+"""How many sentences the first question is shown at most."""
+
+NEW_SENTENCES = 4
+"""How many that it was not shown yet a later question gets. They are the best for what it asks, and
+each has to be read before the answer begins."""
 
 QUOTED = 4
 """How many sentences of the documents stand below an answer."""
@@ -194,8 +198,8 @@ class SmallModel:
             found.sources,
             found.snapshot,
             before=_leans_on(question, found),
-            most=SENTENCES if first else SENTENCES // 2,
-            most_tokens=room if first else room // 2,
+            most=SENTENCES if first else NEW_SENTENCES,
+            most_tokens=room if first else room // 4,
             count=estimate_tokens,
             apart_from=read.lines,
         )

@@ -49,6 +49,10 @@ INPUT: TypeAdapter[tuple[InputMessage, ...]] = TypeAdapter(tuple[InputMessage, .
 MAX_CHAIN = 200
 """Responses walked back for one prompt; far more than any prompt budget holds."""
 
+LOST_NUMBER = 999_999_999
+"""Number of the terminal event of a response that was lost with its process: how many events were
+sent by then is not known, so it is one that comes after all of them."""
+
 CACHED_RESPONSES = 10_000
 """Finished responses kept in memory, so that a live conversation reads no disk."""
 
@@ -391,7 +395,12 @@ class History:
             await connection.execute(
                 update(RESPONSES)
                 .where(RESPONSES.c.id == row["id"])
-                .values(finished=True, lease=self._lease, response=lost.model_dump_json())
+                .values(
+                    finished=True,
+                    lease=self._lease,
+                    last_number=LOST_NUMBER,
+                    response=lost.model_dump_json(),
+                )
             )
 
 

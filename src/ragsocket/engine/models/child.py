@@ -59,8 +59,8 @@ def _serve(wanted: dict[str, Any]) -> str:
     params.cpuparams.n_threads = wanted["threads"]
     params.cpuparams_batch.n_threads = wanted["threads"]
     params.n_threads_http = 2 * slots + HTTP_THREADS_BESIDE_ANSWERS
-    params.cache_prompt = True
-    params.cache_ram_mib = MIB_OF_CACHED_PROMPTS
+    params.cache_prompt = wanted["caches"]
+    params.cache_ram_mib = MIB_OF_CACHED_PROMPTS if wanted["caches"] else 0
     params.n_gpu_layers = 0
     params.ui = False
     params.endpoint_slots = True

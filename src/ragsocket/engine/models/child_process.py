@@ -44,6 +44,7 @@ class Load:
         slot_tokens: prompt and answer of one slot, in tokens.
         batch_tokens: tokens of prompts that are read in one step.
         threads: threads that compute.
+        caches: whether prompts that were read are kept; False is for measuring what that gains.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Load:
     slot_tokens: int
     batch_tokens: int
     threads: int
+    caches: bool = True
 
 
 class Child:
@@ -120,7 +122,6 @@ class Child:
             # As for answers: written to after every step, it notices that nobody listens.
             "stream": True,
             "return_progress": True,
-            "cache_prompt": True,
         }
         try:
             with anyio.fail_after(within_s):
@@ -208,6 +209,7 @@ async def _come_up(process: Process, load: Load, key: str, within_s: float) -> s
         "slot_tokens": load.slot_tokens,
         "batch_tokens": load.batch_tokens,
         "threads": load.threads,
+        "caches": load.caches,
     }
     try:
         with anyio.fail_after(within_s):

@@ -295,7 +295,7 @@ class LocalModel:
                 # that nobody listens any more; without, it would read the prompt to its end.
                 # The likeliest words unless a request says otherwise: documents are to be read, not
                 # played with.
-                extra={"return_progress": True, "cache_prompt": True, "temperature": 0},
+                extra={"return_progress": True, "temperature": 0},
             )
             self._up = _Up(child, tokens, anyio.Event())
             self._say(None)
