@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -99,3 +100,14 @@ def test_no_frame_raises_anything_else(frame: str) -> None:
         decode(frame)
     except RequestError as error:
         assert error.message
+
+
+@pytest.mark.parametrize("value", ["5", "true", "1.5", '"x"', "{}", "[5]", "[[]]"])
+@pytest.mark.parametrize("field", sorted(ResponseCreate.model_fields))
+def test_a_value_of_any_kind_in_any_field_is_taken_or_refused_in_words(
+    field: str, value: str
+) -> None:
+    """Nothing but a `RequestError` comes of it, which the connection outlives."""
+    frame = '{"type": "response.create", "input": "x", "%s": %s}' % (field, value)  # noqa: UP031
+    with contextlib.suppress(RequestError):
+        decode(frame)

@@ -133,7 +133,8 @@ class ResponseCreate(Wire):
                     f"{name} is not supported: {reason}. Leave it out.",
                     param=name,
                 )
-            for index, tool in enumerate(data.get("tools") or ()):
+            tools = data.get("tools")
+            for index, tool in enumerate(tools if isinstance(tools, list | tuple) else ()):
                 kind = tool.get("type") if isinstance(tool, dict) else None
                 if isinstance(kind, str) and kind != "file_search":
                     raise RequestError(
