@@ -118,6 +118,32 @@ async def test_the_grace_does_not_run_while_somebody_follows(
             assert (await other.terminal())["response"]["status"] == "completed"
 
 
+async def test_what_anybody_saw_is_kept_whoever_leaves_last(
+    served: Served, upstream: Upstream
+) -> None:
+    """A follower that was handed less and goes last does not shorten the answer."""
+    upstream.queue(Script(tokens=TOKENS, gated=True))
+    state = served.settings.state_dir.parent / "other"
+    async with serving(state, upstream=upstream, detach_grace_s=0.2) as quick:
+        async with quick.talk("/v1/responses") as talk:
+            await talk.ask("hello")
+            created = await talk.until("response.created")
+            run = quick.runner.get(created["response"]["id"], owner="local")
+            assert run is not None
+            # One that reads nothing, as a connection does that is stuck.
+            stuck = run.follow(lambda: None)
+            request = await upstream.request(0)
+            for _ in range(3):
+                request.release(1)
+                await talk.until("response.output_text.delta")
+        await until(lambda: run.log.followers == 1)
+        stuck.close()
+        await quick.idle()
+        record = await quick.runner.history.get(run.id, owner="local")
+    assert record is not None
+    assert [turn.text for turn in record.turns()] == ["hello", "t0 t1 t2 "]
+
+
 async def test_asked_twice_on_one_socket_nothing_comes_twice(
     served: Served, upstream: Upstream
 ) -> None:

@@ -114,7 +114,7 @@ class Running:
         return True
 
     def stop_lost(self) -> bool:
-        """End the answer at the last event that its last follower was handed."""
+        """End the answer at the last event that any follower was handed."""
         return self.stop("client_lost", after=self._delivered)
 
     def begin_closing(self) -> None:
@@ -142,8 +142,9 @@ class Running:
             stile.leave(self)
 
     def _left(self, subscription: Subscription) -> None:
+        # Somebody saw it, whoever leaves last.
+        self._delivered = max(self._delivered, subscription.delivered)
         if self.log.followers == 0 and self.unfinished:
-            self._delivered = subscription.delivered
             if self.grace_s == 0:
                 self.stop_lost()
             elif self.grace_s is not None:
