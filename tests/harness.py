@@ -58,6 +58,14 @@ class Served:
         """A client for the HTTP doors."""
         return httpx.AsyncClient(base_url=f"http://{self.address}", timeout=PATIENCE_S, **kwargs)
 
+    async def refusal(self, path: str, body: Any) -> tuple[int, Event]:
+        """Post a body, bytes as they are and all else as JSON; return status and error."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http() as http:
+            answer = await http.post(path, content=content)
+        error: Event = answer.json()["error"]
+        return answer.status_code, error
+
     @asynccontextmanager
     async def talk(self, path: str = "/ws", **kwargs: Any) -> AsyncIterator[Talk]:
         """Open a socket."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
-from harness import Served, answer_text, serving, text_of
+from harness import Served, answer_text, serving, text_of, until
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
@@ -230,3 +232,32 @@ async def test_what_documents_cannot_answer_is_not_asked_of_the_model(
     assert events[-1]["type"] == "response.completed"
     assert text_of(events)
     assert upstream.requests == []
+
+
+async def test_what_goes_on_from_an_answer_that_was_not_stored_fails_too(
+    state: Path, upstream: Upstream
+) -> None:
+    """Without that answer it would be asked of a model that knows nothing of what was said."""
+    upstream.queue(Script(tokens=("Seven.",), gated=True))
+    async with (
+        serving(state, upstream=upstream, commit_timeout_s=1) as served,
+        served.talk("/v1/responses") as talk,
+    ):
+        await talk.ask(FERRY, stream_id="one")
+        first = (await talk.until("response.created"))["response"]["id"]
+        request = await upstream.request(0)
+        await talk.ask("And dogs?", stream_id="two", previous_response_id=first)
+        await talk.until("response.queued")
+        file = state / "history.sqlite3"
+        with sqlite3.connect(file, isolation_level=None) as locking:
+            rows = "SELECT count(*) FROM responses"
+            await until(lambda: locking.execute(rows).fetchone() == (2,))
+            locking.execute("BEGIN IMMEDIATE")
+            request.release(1)
+            lost = await talk.until("response.failed")
+            locking.execute("ROLLBACK")
+        after = await talk.until("response.failed")
+    codes = [event["response"]["ragsocket"]["code"] for event in (lost, after)]
+    assert codes == ["history_unavailable", "history_unavailable"]
+    assert "was not stored" in after["response"]["error"]["message"]
+    assert len(upstream.requests) == 1

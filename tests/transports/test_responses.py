@@ -194,12 +194,8 @@ async def test_bad_requests_are_told_what_is_wrong(
     served: Served, upstream: Upstream, body: Any, status: int, param: str | None, words: str
 ) -> None:
     """In the standard's shape, with the field's name, and the model is never asked."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with served.http() as http:
-        answer = await http.post(URL, content=content)
-    assert answer.status_code == status
-    error = answer.json()["error"]
-    assert error["param"] == param
+    found, error = await served.refusal(URL, body)
+    assert (found, error["param"]) == (status, param)
     assert words in error["message"]
     assert upstream.requests == []
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from harness import TERMINAL, Event, Served, Talk, serving, text_of, until
+from ragsocket.responses.running import Running
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
@@ -19,6 +20,15 @@ async def resume(talk: Talk, response_id: str, after: int | None = None) -> None
     """Ask to follow a response."""
     fields = {} if after is None else {"starting_after": after}
     await talk.send({"type": "response.resume", "response_id": response_id, **fields})
+
+
+async def begun(served: Served, talk: Talk, question: str) -> Running:
+    """Ask, and return the response once it exists."""
+    await talk.ask(question)
+    created = await talk.until("response.created")
+    run = served.runner.get(created["response"]["id"], owner="local")
+    assert run is not None
+    return run
 
 
 async def rest(talk: Talk) -> list[Event]:
@@ -69,25 +79,21 @@ async def test_many_follow_one_answer_and_any_of_them_can_stop_it(
         served.talk() as second,
         served.talk("/v1/responses") as third,
     ):
-        await first.ask(FERRY)
-        created = await first.until("response.created")
-        id = created["response"]["id"]
+        run = await begun(served, first, FERRY)
         request = await upstream.request(0)
         request.release(2)
         await first.until("response.output_text.delta")
         heard: dict[str, list[Event]] = {}
 
         async def follow(name: str, talk: Talk) -> None:
-            await resume(talk, id)
+            await resume(talk, run.id)
             heard[name] = await rest(talk)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow, "second", second)
             tasks.start_soon(follow, "third", third)
-            run = served.runner.get(id, owner="local")
-            assert run is not None
             await until(lambda: run.log.followers == 3)
-            await third.send({"type": "response.cancel", "response_id": id})
+            await third.send({"type": "response.cancel", "response_id": run.id})
         end = await first.terminal()
         await request.closed()
     assert end["response"]["status"] == "cancelled"
@@ -104,12 +110,8 @@ async def test_the_grace_does_not_run_while_somebody_follows(
     state = served.settings.state_dir.parent / "other"
     async with serving(state, upstream=upstream, detach_grace_s=0.2) as quick:
         async with quick.talk("/v1/responses") as talk, quick.talk() as other:
-            await talk.ask("hello")
-            created = await talk.until("response.created")
-            id = created["response"]["id"]
-            run = quick.runner.get(id, owner="local")
-            assert run is not None
-            await resume(other, id)
+            run = await begun(quick, talk, "hello")
+            await resume(other, run.id)
             await until(lambda: run.log.followers == 2)
             talk.socket.transport.abort()
             await until(lambda: run.log.followers == 1)
@@ -126,10 +128,7 @@ async def test_what_anybody_saw_is_kept_whoever_leaves_last(
     state = served.settings.state_dir.parent / "other"
     async with serving(state, upstream=upstream, detach_grace_s=0.2) as quick:
         async with quick.talk("/v1/responses") as talk:
-            await talk.ask("hello")
-            created = await talk.until("response.created")
-            run = quick.runner.get(created["response"]["id"], owner="local")
-            assert run is not None
+            run = await begun(quick, talk, "hello")
             # One that reads nothing, as a connection does that is stuck.
             stuck = run.follow(lambda: None)
             request = await upstream.request(0)
@@ -150,16 +149,12 @@ async def test_asked_twice_on_one_socket_nothing_comes_twice(
     """The second resume takes the place of the first, and of the asking itself."""
     upstream.queue(Script(tokens=TOKENS, gated=True))
     async with served.talk("/v1/responses") as talk:
-        await talk.ask(FERRY)
-        created = await talk.until("response.created")
-        id = created["response"]["id"]
+        run = await begun(served, talk, FERRY)
         request = await upstream.request(0)
         request.release(1)
         delta = await talk.until("response.output_text.delta")
-        await resume(talk, id, delta["sequence_number"])
-        await resume(talk, id, delta["sequence_number"])
-        run = served.runner.get(id, owner="local")
-        assert run is not None
+        await resume(talk, run.id, delta["sequence_number"])
+        await resume(talk, run.id, delta["sequence_number"])
         request.release(len(TOKENS))
         after = await rest(talk)
     numbers = [event["sequence_number"] for event in after]

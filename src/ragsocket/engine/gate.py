@@ -151,9 +151,8 @@ def leans_on_history(question_text: str, vocabulary: Vocabulary) -> bool:
 
 
 _DETAIL = re.compile(
-    r"\b(explain|describe|summari[sz]e|summary|overview|step by step|in detail|everything|"
-    r"(list|name|what are) all|all (the|our|your)|(in )?(what|which) ways|and in which order|"
-    r"day by day|for each|each of|compare|what (do|should) (we|i) need to know)\b"
+    r"\b(explain|describe|summari[sz]e|summary|overview|step by step|in detail|everything|compare|"
+    r"(list|name|what are) all|(what|which) ways|day by day|for each|what do (we|i) need to know)\b"
 )
 
 

@@ -129,13 +129,14 @@ class SmallModel:
                 before=_leans_on(question, found),
                 most=SENTENCES_IN_DETAIL if detailed else QUOTED,
             )
-            if quotes and not await self._can_answer(question, found, read, text):
+        messages = self._messages(question, read, text, task)
+        yield Usage(count_messages(messages), 0, estimated=True)
+        if found is not None and quotes:
+            if not await self._can_answer(question, found, read, text):
                 async with aclosing(spoken(answer_text(quotes, label=CLOSEST))) as words:
                     async for word in words:
                         yield word
                 return
-        messages = self._messages(question, read, text, task)
-        yield Usage(count_messages(messages), 0, estimated=True)
         stream = self._tokens.stream(messages, model=question.model, sampling=question.sampling)
         whole = True
         async with aclosing(stream) as events:

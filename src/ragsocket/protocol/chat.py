@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import HINT, RetrievalOptions
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.resources import SearchResult, Wire
+from ragsocket.protocol.resources import SearchResult, TextFormat, Wire
+from ragsocket.protocol.server_events import Optional
 
 CHAT_REFUSED: dict[str, str] = {
     "audio": "answers are text",
@@ -65,12 +66,6 @@ class StreamOptions(Wire):
 
     include_usage: bool = Field(False, description="A last chunk holds the token counts.")
     include_obfuscation: bool | None = Field(None, description="No effect.", json_schema_extra=HINT)
-
-
-class TextFormat(Wire):
-    """The format of the answer."""
-
-    type: Literal["text"]
 
 
 class ChatCompletionCreate(Wire):
@@ -144,13 +139,6 @@ class ChatUsage(Wire):
     total_tokens: int
 
 
-def _absent(value: object) -> bool:
-    return value is None
-
-
-Absent = Field(exclude_if=_absent)
-"""Marks fields that are left out where there is nothing to say."""
-
 FinishReason = Literal["stop", "length", "content_filter"]
 
 
@@ -186,8 +174,8 @@ class ChatCompletion(Wire):
 class ChatDelta(Wire):
     """What a chunk adds to the answer."""
 
-    role: Annotated[Literal["assistant"] | None, Absent] = None
-    content: Annotated[str | None, Absent] = None
+    role: Annotated[Literal["assistant"] | None, Optional] = None
+    content: Annotated[str | None, Optional] = None
 
 
 class ChunkChoice(Wire):
@@ -207,8 +195,8 @@ class ChatChunk(Wire):
     created: int
     model: str
     choices: tuple[ChunkChoice, ...]
-    usage: Annotated[ChatUsage | None, Absent] = None
-    sources: Annotated[tuple[SearchResult, ...] | None, Absent] = None
+    usage: Annotated[ChatUsage | None, Optional] = None
+    sources: Annotated[tuple[SearchResult, ...] | None, Optional] = None
 
 
 class ModelCard(Wire):

@@ -113,6 +113,22 @@ class Runner:
         """Return a conversation that nobody has written to; nothing is stored for it yet."""
         return self._conversation(new_conversation_id(), owner, known=True)
 
+    def model(self, name: str | None) -> str:
+        """Return the model of that name; the default one for None.
+
+        Raises:
+            RequestError: there is none.
+        """
+        models = self.engine.models
+        if name and name not in models:
+            raise RequestError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"there is no model {name[:100]!r} here; there is {', '.join(models)}.",
+                param="model",
+                status=404,
+            )
+        return name or models[0]
+
     def create(
         self,
         request: ResponseCreate,
@@ -141,15 +157,7 @@ class Runner:
                 "the server is restarting; connect again and ask there.",
                 status=503,
             )
-        models = self.engine.models
-        model = request.model or models[0]
-        if model not in models:
-            raise RequestError(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"there is no model {model[:100]!r} here; there is {', '.join(models)}.",
-                param="model",
-                status=404,
-            )
+        model = self.model(request.model)
         conversation = self._conversation_of(request, owner, lane)
         lifecycle = Lifecycle(
             accepted(request, model, conversation.id if conversation else None),
@@ -371,6 +379,14 @@ class Runner:
                 turns = await self.history.turns(response_id, owner=owner)
         except (SQLAlchemyError, TimeoutError) as error:
             raise _unreadable(error) from error
+        if response_id is not None and not turns:
+            # It was there when this one was accepted, and could not be stored since.
+            raise RequestError(
+                ErrorCode.HISTORY_UNAVAILABLE,
+                "the response to go on from was not stored; go on from the one before it.",
+                param="previous_response_id",
+                status=503,
+            )
         return turns
 
     async def _finish(self, run: Running, outcome: Outcome) -> None:

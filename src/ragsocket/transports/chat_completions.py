@@ -44,8 +44,7 @@ class Chat(Following):
     """What both forms of an answer share: its name, its passages, and what ends it badly."""
 
     def __init__(self, run: Running, *, media_type: str, heartbeat: bytes | None = None) -> None:
-        headers = {"X-Response-Id": run.id, "Cache-Control": "no-store"}
-        super().__init__(run, media_type=media_type, headers=headers, heartbeat=heartbeat)
+        super().__init__(run, media_type=media_type, heartbeat=heartbeat)
         self._id = "chatcmpl-" + run.id.removeprefix("resp_")
 
     def ends_badly(self, entry: Entry) -> bool:
@@ -218,15 +217,7 @@ def router(owner: str) -> APIRouter:
     async def model(request: Request, model: str) -> ModelCard:
         """Look a model up."""
         runner: Runner = request.app.state.runner
-        known = runner.engine.models
-        if model not in known:
-            raise RequestError(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"there is no model {model[:100]!r} here; there is {', '.join(known)}.",
-                param="model",
-                status=404,
-            )
-        return ModelCard(id=model, created=since)
+        return ModelCard(id=runner.model(model), created=since)
 
     return doors
 

@@ -68,8 +68,7 @@ def router(owner: str) -> APIRouter:
     ) -> Response:
         """Answer in plain text, as it is written. Going away stops the answer at once."""
         run = _create(request, owner, query_text, similarity_top_k, response_mode, grace_s=0)
-        headers = {"X-Response-Id": run.id, "Cache-Control": "no-store"}
-        return PlainText(run, media_type="text/plain", headers=headers)
+        return PlainText(run, media_type="text/plain")
 
     async def ask_events(
         request: Request,
@@ -133,7 +132,6 @@ def _events(run: Running, *, start: int) -> EventStream:
         run,
         media_type="text/event-stream",
         start=start,
-        headers={"X-Response-Id": run.id, "Cache-Control": "no-store"},
         heartbeat=b": still here\n\n",
     )
 

@@ -25,6 +25,11 @@ from ragsocket.settings import Settings
 from ragsocket.transports.stream import Following, described, read_body
 
 DONE = b"data: [DONE]\n\n"
+STREAM = {
+    "type": "boolean",
+    "default": False,
+    "description": "Answer as server-sent events; sockets always stream.",
+}
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -67,7 +72,7 @@ def router(owner: str) -> APIRouter:
         "/v1/responses",
         response_class=HttpResponse,
         responses={200: {"model": Response}},
-        openapi_extra=described(ResponseCreate),
+        openapi_extra=described(ResponseCreate, stream=STREAM),
     )
     async def create(request: Request) -> HttpResponse:
         """Answer, as one JSON object or with `stream` as server-sent events.
@@ -78,7 +83,9 @@ def router(owner: str) -> APIRouter:
         runner: Runner = request.app.state.runner
         ask, stream = _ask(await read_body(request, settings.max_frame_bytes))
         run = runner.create(ask, owner=owner, grace_s=0)
-        return _events(run, start=0) if stream else WholeResponse(run, **_headers(run, "json"))
+        if stream:
+            return _events(run, start=0)
+        return WholeResponse(run, media_type="application/json")
 
     @doors.get(
         "/v1/responses/{response_id}",
@@ -157,18 +164,11 @@ def _ask(body: bytes) -> tuple[ResponseCreate, bool]:
 def _events(run: Running, *, start: int) -> EventLines:
     return EventLines(
         run,
+        media_type="text/event-stream",
         start=start,
         heartbeat=b": still here\n\n",
         farewell=DONE,
-        **_headers(run, "events"),
     )
-
-
-def _headers(run: Running, form: str) -> dict[str, Any]:
-    return {
-        "media_type": "application/json" if form == "json" else "text/event-stream",
-        "headers": {"X-Response-Id": run.id, "Cache-Control": "no-store"},
-    }
 
 
 def _line(entry: Entry) -> bytes:

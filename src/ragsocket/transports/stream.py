@@ -43,11 +43,15 @@ def error_response(error: RequestError, headers: Mapping[str, str] | None = None
     return JSONResponse({"error": fields}, status_code=error.status, headers=headers)
 
 
-def described(body: type[BaseModel]) -> dict[str, Any]:
+def described(body: type[BaseModel], **fields: dict[str, Any]) -> dict[str, Any]:
     """Return what a door that reads its own body adds to its description, for FastAPI.
 
     Definitions are written out where they are used: those of a schema that stands inside
     another document would be looked for at that document's root.
+
+    Args:
+        body: the model.
+        fields: schemas of those that mean something else at this door than in the model.
     """
     schema = body.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -63,6 +67,7 @@ def described(body: type[BaseModel]) -> dict[str, Any]:
         # Its mapping names definitions, and is no more than a hint.
         return {k: written_out(v) for k, v in part.items() if k != "discriminator"}
 
+    schema["properties"] |= fields
     content = {"application/json": {"schema": written_out(schema)}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -97,7 +102,6 @@ class Following(Response, ABC):
         *,
         media_type: str,
         start: int = 0,
-        headers: dict[str, str] | None = None,
         heartbeat: bytes | None = None,
         farewell: bytes = b"",
     ) -> None:
@@ -107,10 +111,10 @@ class Following(Response, ABC):
             run: the response to follow.
             media_type: of the body.
             start: first sequence_number wanted.
-            headers: further headers.
             heartbeat: sent after every `HEARTBEAT_S` without an event, or None.
             farewell: sent after the last event.
         """
+        headers = {"X-Response-Id": run.id, "Cache-Control": "no-store"}
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
         self._wake = anyio.Event()

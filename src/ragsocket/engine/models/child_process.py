@@ -25,6 +25,9 @@ STDERR_TAIL_BYTES = 4096
 FIRST_TOKENS = 20
 """How many of the likeliest tokens are looked at."""
 
+# What asking it may end in: silence, a broken connection, or something else than was asked for.
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError, KeyError)
+
 END_WITHIN_S = 2.0
 """How long the process may take to end by itself, once its stdin was closed."""
 
@@ -94,14 +97,7 @@ class Child:
                 async with self._session.get(f"{self._probes}/slots") as answer:
                     slots = json.loads(await answer.read())
             return sum(1 for slot in slots if slot["is_processing"])
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-        ) as error:
+        except _NO_ANSWER as error:
             raise ChildFailed("it does not say which slots are at work") from error
 
     async def first_token(
@@ -129,14 +125,7 @@ class Child:
                     async for line in answer.content:
                         if line.startswith(b"data: {") and (said := _likeliest(line[6:])):
                             return said
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-        ) as error:
+        except _NO_ANSWER as error:
             raise ChildFailed("it does not say how likely its words are") from error
         raise ChildFailed("it does not say how likely its words are")
 
