@@ -131,6 +131,14 @@ async def test_a_small_model_reads_the_best_sentences_the_best_passage_last(
     assert whole.splitlines()[-1].startswith("Dogs are welcome at two huts only:")
     assert shown(1, 500) == "\n".join(whole.splitlines()[-2:])
     assert shown(12, 1) == shown(1, 500)
+    two = "Is the sauna free, and what does a stove cost for a week?"
+    found = await index.search(two, owner="local", top_k=5)
+    (best, _), *_ = extract(two, found.sources, found.snapshot)
+    blocks = evidence(two, found.sources, found.snapshot, most=9, most_tokens=500, count=len).split(
+        "\n\n"
+    )
+    assert len(blocks) > 1
+    assert best in blocks[-1]
 
 
 def test_an_answer_is_told_from_the_quotes_below_it() -> None:

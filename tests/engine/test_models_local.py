@@ -167,8 +167,11 @@ async def test_it_says_how_sure_it_is_and_reads_the_prompt_once(file: LocalFile)
     """Its Yes over its No is a number, and the answer after it has the prompt in its cache."""
     told = "The ferry leaves at nine. " * 20
     async with running(file, slots=1) as model:
-        sure = await model.assent([Message("user", f"{told}Does it say when? Say Yes or No.")])
+        judge = [Message("user", f"{told}Does it say when? Say Yes or No.")]
+        sure = await model.assent(judge)
         assert math.isfinite(sure)
+        assert sure != await model.assent([Message("user", "Say Yes.")])
+        assert sure == pytest.approx(await model.assent(judge), abs=0.1)
         assert free_slots(model) == 1
         assert model._up is not None
         answer = [Message("user", f"{told}When does it leave?")]

@@ -244,4 +244,7 @@ async def test_the_description_of_the_doors_is_whole(served: Served) -> None:
         for name in reference.removeprefix("#/").split("/"):
             place = place[name]
     body = document["paths"]["/v1/responses"]["post"]["requestBody"]
-    assert "input" in body["content"]["application/json"]["schema"]["properties"]
+    schema = body["content"]["application/json"]["schema"]
+    assert {"input", "stream"} <= set(schema["properties"])
+    assert schema["properties"]["stream"]["type"] == "boolean"
+    assert "$defs" not in schema

@@ -155,6 +155,9 @@ async def test_asked_twice_on_one_socket_nothing_comes_twice(
         delta = await talk.until("response.output_text.delta")
         await resume(talk, run.id, delta["sequence_number"])
         await resume(talk, run.id, delta["sequence_number"])
+        await talk.send({"type": "ragsocket:ping"})
+        await talk.until("ragsocket:pong")
+        assert run.log.followers == 1
         request.release(len(TOKENS))
         after = await rest(talk)
     numbers = [event["sequence_number"] for event in after]

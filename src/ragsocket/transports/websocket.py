@@ -368,13 +368,12 @@ class Connection:
             sent = True
         for run, subscription in tuple(self._following.items()):
             for entry in subscription.take(64):
-                if self._following.get(run) is not subscription:
-                    break  # a resume has taken its place
                 await self._send(entry.data)
                 subscription.delivered = entry.number
                 sent = True
             if subscription.exhausted:
                 subscription.close()
+                # Unless a resume has put another in its place.
                 if self._following.get(run) is subscription:
                     del self._following[run]
         return sent
