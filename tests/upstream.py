@@ -31,7 +31,7 @@ import struct
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -51,7 +51,7 @@ class Script:
     """How one chat completion is answered. The positions count tokens written before.
 
     Attributes:
-        tokens: the content chunks.
+        tokens: the content chunks; a mapping is a whole `delta`, see `calls`.
         rate: tokens per second; None writes as fast as the client reads.
         gated: the test releases the tokens (`Request.release`).
         status: any other than 200 answers with an OpenAI-shaped error.
@@ -71,7 +71,7 @@ class Script:
         raw: the exact body, instead of all that; with `stall=0` it does not end.
     """
 
-    tokens: Sequence[str] = words(20)
+    tokens: Sequence[str | Mapping[str, Any]] = words(20)
     rate: float | None = None
     gated: bool = False
     status: int = 200
@@ -89,6 +89,14 @@ class Script:
     chunked: bool = True
     ignore_stream: bool = False
     raw: bytes | None = None
+
+
+def calls(name: str, *pieces: str, index: int = 0, id: str = "") -> list[dict[str, Any]]:
+    """The deltas by which a model calls a function: its name, then its arguments in pieces."""
+    begun = {"name": name, "arguments": ""}
+    first = {"index": index, "id": id or f"call_{index}", "type": "function", "function": begun}
+    more = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
+    return [{"tool_calls": [one]} for one in (first, *more)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +137,9 @@ class Request:
     left: Left | None = None
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The conversation that was sent."""
-        messages: list[dict[str, str]] = self.body["messages"]
+        messages: list[dict[str, Any]] = self.body["messages"]
         return messages
 
     def release(self, count: int) -> None:
@@ -295,8 +303,14 @@ def chunk(delta: dict[str, Any], finish_reason: str | None = None, **extra: Any)
     )
 
 
+def _token(token: str | Mapping[str, Any], chunked: bool) -> bytes:
+    if isinstance(token, str):
+        return _text(token, chunked)
+    return event(chunk(dict(token)), chunked=chunked)
+
+
 @functools.lru_cache(maxsize=4096)
-def _token(text: str, chunked: bool) -> bytes:
+def _text(text: str, chunked: bool) -> bytes:
     return event(chunk({"content": text}), chunked=chunked)
 
 
@@ -402,7 +416,8 @@ class _Channel(asyncio.Protocol):
             )
             self._finish(request)
         elif script.ignore_stream or not body.get("stream"):
-            said = {"role": "assistant", "content": "".join(script.tokens)}
+            texts = (text for text in script.tokens if isinstance(text, str))
+            said = {"role": "assistant", "content": "".join(texts)}
             choice = {"index": 0, "message": said, "finish_reason": script.finish_reason}
             request.written = len(script.tokens)
             self._json(200, {"object": "chat.completion", "choices": [choice]})

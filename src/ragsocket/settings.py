@@ -76,6 +76,7 @@ class Settings(BaseSettings):
             "a server."
         ),
     )
+    llm_images: bool = Field(False, description="Whether the model takes pictures (`input_image`).")
     llm_slots: int = Field(4, ge=1, le=64, description="Answers that a model here writes at once.")
     llm_threads: int | None = Field(
         None, ge=1, description="Threads of a model here; none takes one per processor."

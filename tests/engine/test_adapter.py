@@ -25,10 +25,20 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from pydantic import PrivateAttr
 
 from ragsocket.engine.adapter import AHEAD, LlamaIndexTokenStream, stop_reading
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import (
+    Call,
+    Function,
+    Functions,
+    Image,
+    JsonFormat,
+    ModelEvent,
+    Sampling,
+    TextDelta,
+    Usage,
+)
 from ragsocket.engine.llm import UpstreamLLM
 from ragsocket.engine.token_stream import Message, OpenAICompatible
-from ragsocket.errors import ConfigError, EngineError
+from ragsocket.errors import ConfigError, EngineError, RequestError
 from upstream import Script, Upstream, words
 
 ASK = [Message("user", "q")]
@@ -119,12 +129,12 @@ class OnlyPretending(MockLLM):
 
 def ask(
     stream: LlamaIndexTokenStream, sampling: Sampling | None = None
-) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+) -> AsyncGenerator[ModelEvent]:
     """Ask the usual question."""
     return stream.stream(ASK, model=stream.models[0], sampling=sampling or Sampling())
 
 
-async def text_of(events: AsyncGenerator[TextDelta | Usage | LimitReached]) -> str:
+async def text_of(events: AsyncGenerator[ModelEvent]) -> str:
     """All the text."""
     return "".join([event.text async for event in events if isinstance(event, TextDelta)])
 
@@ -265,6 +275,56 @@ async def test_blocking_model_streams(with_delta: bool) -> None:
     sampling = Sampling(temperature=0.2, max_output_tokens=9)
     assert await text_of(ask(stream, sampling)) == "".join(words(200))
     assert llm._kwargs == {"temperature": 0.2, "max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("named", "fields"),
+    [
+        ("tools", {"functions": Functions([Function("f")])}),
+        ("text", {"sampling": Sampling(format=JsonFormat())}),
+        ("reasoning", {"sampling": Sampling(reasoning_effort="low")}),
+    ],
+)
+async def test_what_cannot_be_said_is_refused_by_name(named: str, fields: dict[str, Any]) -> None:
+    """An LLM object takes neither functions nor formats, and nobody is left to believe it does."""
+    stream = LlamaIndexTokenStream(Blocking())
+    with pytest.raises(RequestError) as caught:
+        await anext(stream.stream(ASK, **{"model": "blocking", "sampling": Sampling(), **fields}))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", named)
+
+
+async def test_calls_outputs_and_pictures_of_the_history_are_handed_over() -> None:
+    """They stand where LlamaIndex's own classes look for them."""
+    heard: list[ChatMessage] = []
+
+    class Listening(Awaiting):
+        @llm_chat_callback()
+        async def astream_chat(
+            self, messages: Sequence[ChatMessage], **kwargs: Any
+        ) -> ChatResponseAsyncGen:
+            heard.extend(messages)
+            return self._responses()
+
+    llm = Listening(max_tokens=None)
+    llm._responses = lambda: saying("yes")
+    messages = [
+        Message("user", "q", images=(Image("https://a/b.png", "low"),)),
+        Message("assistant", "", calls=(Call("c1", "f", "{}"),)),
+        Message("tool", "done", call_id="c1"),
+    ]
+    stream = LlamaIndexTokenStream(llm)
+    said = stream.stream(messages, model=stream.models[0], sampling=Sampling())
+    assert [event async for event in said] == [TextDelta("yes")]
+    assert [block.block_type for block in heard[0].blocks] == ["image", "text"]
+    assert heard[1].additional_kwargs["tool_calls"][0]["function"]["name"] == "f"
+    assert heard[2].role == "tool"
+    assert heard[2].additional_kwargs == {"tool_call_id": "c1"}
+
+
+async def saying(text: str) -> AsyncGenerator[ChatResponse]:
+    """A whole answer."""
+    message = ChatMessage(role="assistant", content=text)
+    yield ChatResponse(message=message, delta=text)
 
 
 async def test_blocking_model_does_not_stall_the_loop() -> None:

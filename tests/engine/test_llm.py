@@ -18,7 +18,14 @@ from llama_index.core.response_synthesizers import (
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from ragsocket.engine.adapter import stop_reading
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import (
+    Functions,
+    LimitReached,
+    ModelEvent,
+    Sampling,
+    TextDelta,
+    Usage,
+)
 from ragsocket.engine.llm import UpstreamLLM
 from ragsocket.engine.token_stream import Message, OpenAICompatible
 from ragsocket.errors import EngineError
@@ -119,9 +126,14 @@ class Watched:
         self.made: list[object] = []
 
     def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
-        async def speak() -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
+        async def speak() -> AsyncGenerator[ModelEvent]:
             try:
                 while True:
                     yield TextDelta("a")

@@ -104,7 +104,7 @@ async def ask(
                 reads += 1
             elif isinstance(event, Usage):
                 usage = event
-            else:
+            elif isinstance(event, LimitReached):
                 limit = event
     return reads, usage, limit
 

@@ -17,14 +17,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragsocket.engine import token_stream
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import (
+    Call,
+    CallArguments,
+    CallBegun,
+    Function,
+    Functions,
+    Image,
+    JsonFormat,
+    LimitReached,
+    ModelEvent,
+    ReasoningDelta,
+    Sampling,
+    TextDelta,
+    Usage,
+)
 from ragsocket.engine.chat_chunks import ChunkReader
 from ragsocket.engine.token_stream import Message, OpenAICompatible
 from ragsocket.errors import ConfigError, EngineError
-from upstream import Script, Upstream, chunk, words
+from upstream import Script, Upstream, calls, chunk, words
 
 ASK = [Message("system", "be brief"), Message("user", "hello there")]
-Event = TextDelta | Usage | LimitReached
+Event = ModelEvent
 KEY = "sk-very-secret"
 
 
@@ -166,15 +180,139 @@ async def test_reasoning_is_no_text() -> None:
         assert text_of(await everything(ask(client))) == "yes"
 
 
-async def test_reasoning_is_life() -> None:
-    """A model that reasons for longer than the first-token deadline is not given up."""
-    raw = [{"reasoning_content": "hm"}, {"reasoning": "so"}, {"content": "yes"}]
+def read(*deltas: dict[str, Any], reader: ChunkReader | None = None) -> list[Event]:
+    """Return what one read says that holds these deltas."""
+    raw = "".join(f"data: {chunk(delta)}\n\n" for delta in deltas)
+    return [*(reader or ChunkReader()).feed(raw.encode())]
+
+
+def test_what_is_not_text_comes_in_its_order() -> None:
+    """Reasoning by either name, text and calls become events, joined as far as they are alike."""
+    assert read({"role": "assistant", "content": ""}) == []
+    assert read(
+        {"reasoning_content": "hm "},
+        {"reasoning": "so"},
+        {"content": "a"},
+        {"content": "b", **calls("f")[0]},
+        *calls("f", '{"x"', ":1}")[1:],
+        *calls("g", "{}", index=1),
+        {"content": "c"},
+    ) == [
+        ReasoningDelta("hm so", 2),
+        TextDelta("ab", 2),
+        CallBegun("call_0", "f"),
+        CallArguments('{"x":1}', 2),
+        CallBegun("call_1", "g"),
+        CallArguments("{}", 1),
+        TextDelta("c", 1),
+    ]
+
+
+def call(**fields: Any) -> dict[str, Any]:
+    """A delta with one piece of a call."""
+    function = {key: fields.pop(key) for key in ("name", "arguments") if key in fields}
+    return {"tool_calls": [{**fields, "function": function}]}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "names", "arguments"),
+    [
+        ([call(index=0, id="a", name="f", arguments="{}"),
+          call(index=0, id="b", name="g", arguments="{}")], "fg", ["{}", "{}"]),
+        ([call(id="a", name="f", arguments="{}"), call(id="b", name="f", arguments="{}")],
+         "ff", ["{}", "{}"]),
+        ([call(name="f"), call(arguments="{"), call(arguments="}"), call(name="g")],
+         "fg", ["{}"]),
+        ([call(index=0, id="a", name="f"), call(index=0, id="a", arguments="{"),
+          call(index=0, id="", name="", arguments="}")], "f", ["{}"]),
+        ([{"tool_calls": [*call(index=0, id="a", name="f", arguments="1")["tool_calls"],
+                          *call(index=1, id="b", name="g", arguments="2")["tool_calls"]]}],
+         "fg", ["1", "2"]),
+    ],
+    ids=["one index", "no index", "no id", "id on every piece", "two at once"],
+)  # fmt: skip
+def test_calls_of_many_servers(
+    deltas: list[dict[str, Any]], names: str, arguments: list[str]
+) -> None:
+    """Whole or in pieces, with or without index and id, each call is told from the next."""
     reader = ChunkReader()
-    alive = []
-    for delta in [{"role": "assistant", "content": ""}, *raw]:
-        reader.feed(f"data: {chunk(delta)}\n\n".encode())
-        alive.append(reader.alive)
-    assert alive == [False, True, True, True]
+    said = [event for delta in deltas for event in read(delta, reader=reader)]
+    begun = [event for event in said if isinstance(event, CallBegun)]
+    assert "".join(event.name for event in begun) == names
+    assert len({event.call_id for event in begun}) == len(begun)
+    texts: list[str] = []
+    for event in said:
+        if isinstance(event, CallBegun):
+            texts.append("")
+        elif isinstance(event, CallArguments):
+            texts[-1] += event.text
+    assert [text for text in texts if text] == arguments
+    assert reader.failure is None
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [[call(arguments="{}")], [call(index=0, id="a")], [call(index=1, name="f"), call(index=0)]],
+    ids=["arguments of nothing", "no name", "an earlier one goes on"],
+)
+def test_calls_that_make_no_sense(deltas: list[dict[str, Any]]) -> None:
+    """Half a call is never guessed at."""
+    reader = ChunkReader()
+    for delta in deltas:
+        read(delta, reader=reader)
+    assert reader.failure is not None
+    assert reader.failure.code == "upstream_garbage"
+
+
+async def test_functions_are_offered_and_called() -> None:
+    """Tools, a choice and a call with its output are sent as chat completions have them."""
+    function = Function("f", "Does it.", {"type": "object"}, strict=True)
+    messages = [
+        Message("user", "q", images=(Image("https://a/b.png", "low"),)),
+        Message("assistant", "", calls=(Call("c1", "f", "{}"),)),
+        Message("tool", "done", call_id="c1"),
+    ]
+    form = JsonFormat("n", {"type": "object"})
+    sampling = Sampling(reasoning_effort="low", verbosity="high", format=form)
+    offered = Functions([function], insist=True, parallel=False)
+    script = Script(tokens=(*calls("f", "{}"), *calls("f", "{}", index=1)))
+    async with serving(script) as (upstream, client):
+        stream = client.stream(messages, model="scripted", sampling=sampling, functions=offered)
+        events = await everything(stream)
+        body = (await upstream.request(0)).body
+    assert events[:2] == [CallBegun("call_0", "f"), CallArguments("{}")]
+    assert not any(isinstance(event, CallBegun) for event in events[2:])
+    described = {
+        "name": "f",
+        "description": "Does it.",
+        "parameters": {"type": "object"},
+        "strict": True,
+    }
+    assert body["tools"] == [{"type": "function", "function": described}]
+    assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
+    assert (body["reasoning_effort"], body["verbosity"]) == ("low", "high")
+    schema = {"name": "n", "schema": {"type": "object"}}
+    assert body["response_format"] == {"type": "json_schema", "json_schema": schema}
+    picture = {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "low"}}
+    called = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert body["messages"] == [
+        {"role": "user", "content": [picture, {"type": "text", "text": "q"}]},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "content": "done", "tool_call_id": "c1"},
+    ]
+
+
+async def test_usage_in_detail() -> None:
+    """What came from a cache, and what was reasoning, is taken over."""
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    reader = ChunkReader()
+    reader.feed(f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode())
+    assert reader.usage == Usage(9, 5, estimated=False, cached_tokens=4, reasoning_tokens=2)
 
 
 async def test_huge_token() -> None:
@@ -609,8 +747,9 @@ def test_any_split_says_the_same(newline: str, space: str, data: st.DataObject) 
     text, tokens = "", 0
     for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         if start < end:
-            more, count = reader.feed(raw[start:end])
-            text, tokens = text + more, tokens + count
+            for event in reader.feed(raw[start:end]):
+                assert isinstance(event, TextDelta)
+                text, tokens = text + event.text, tokens + event.tokens
     reader.feed(b"")
     assert text == "".join([TEXTS[0], TEXTS[-1], *TEXTS[1:], "spread"])
     assert tokens == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,11 @@ from ragsocket.protocol.client_events import REFUSED, ResponseCreate
 from ragsocket.protocol.decode import decode, envelope
 
 CREATE = '{"type":"response.create","input":"a"'
+
+
+def item(text: str) -> str:
+    """Return a create with one input item."""
+    return f'{{"type":"response.create","input":[{text}]}}'
 
 
 @pytest.mark.parametrize(
@@ -29,18 +35,63 @@ CREATE = '{"type":"response.create","input":"a"'
         ('{"type":"response.create"}', "invalid_event", "input", "input is missing"),
         ('{"type":"response.create","input":5}', "invalid_event", "input", "valid string"),
         ('{"type":"response.create","input":" "}', "invalid_event", "input", "is empty"),
-        ('{"type":"response.create","input":[]}', "invalid_event", "input", "last input message"),
+        ('{"type":"response.create","input":[]}', "invalid_event", "input", "must end with"),
         (
             '{"type":"response.create","input":[{"role":"user","content":[{"type":"input_image"}]}]}',
             "invalid_event",
-            "input[0].content[0].type",
-            "input_text",
+            "input[0].content[0].image_url",
+            "missing",
         ),
         (CREATE + ',"foo":1}', "invalid_event", "foo", "not a field"),
         (CREATE + ',"top_p":2}', "invalid_event", "top_p", "less than or equal to 1"),
         (CREATE + ',"top_p":NaN}', "invalid_event", "top_p", "top_p"),
-        (CREATE + ',"store":false}', "unsupported_parameter", "store", "Leave it out"),
+        (CREATE + ',"prompt":{}}', "unsupported_parameter", "prompt", "Leave it out"),
         (CREATE + ',"tools":[{"type":"x"}]}', "unsupported_parameter", "tools[0]", "'x'"),
+        (CREATE + ',"tools":[{"type":"function"}]}', "invalid_event", "tools[0].name", "missing"),
+        (CREATE + ',"tools":[{}]}', "invalid_event", "tools[0]", "type is missing"),
+        (CREATE + ',"tools":5}', "invalid_event", "tools", "valid array"),
+        (CREATE + ',"tools":[{"type":"function","name":"f"},{"type":"function","name":"f"}]}',
+         "invalid_event", "tools", "same name"),
+        (CREATE + ',"tools":[{"type":"function","name":"f"}],'
+         '"retrieval":{"response_mode":"refine"}}',
+         "invalid_event", "retrieval.response_mode", "compact"),
+        (CREATE + ',"tool_choice":{"type":"function","name":"f"}}', "invalid_event",
+         "tool_choice", "no function 'f'"),
+        (CREATE + ',"tool_choice":{"type":"function"}}', "invalid_event",
+         "tool_choice.name", "missing"),
+        (CREATE + ',"tool_choice":"required","tools":[]}', "invalid_event", "tool_choice",
+         "needs a tool"),
+        (CREATE + ',"tool_choice":{"type":"file_search"},"tools":[]}', "invalid_event",
+         "tool_choice", "not among"),
+        (CREATE + ',"include":["all"]}', "unsupported_parameter", "include",
+         "file_search_call.results"),
+        (CREATE + ',"top_logprobs":3}', "unsupported_parameter", "top_logprobs", "Leave it out"),
+        (CREATE + ',"text":{"format":{"type":"xml"}}}', "invalid_event", "text.format",
+         "'json_schema'"),
+        (CREATE + ',"text":{"format":{"type":"json_schema"}}}', "invalid_event",
+         "text.format.name", "missing"),
+        (CREATE + ',"reasoning":{"effort":"some"}}', "invalid_event", "reasoning.effort", "'high'"),
+        (CREATE + ',"tools":[{"type":"file_search","filters":{}}]}', "unsupported_parameter",
+         "tools[0].filters", "Leave it out"),
+        (item('{"type":"item_reference","id":"m"}'), "unsupported_parameter", "input[0]",
+         "previous_response_id"),
+        (item('{"id":"m"}'), "unsupported_parameter", "input[0]", "item_reference"),
+        (item('{"type":"computer_call"}'), "unsupported_parameter", "input[0]", "function_call"),
+        (item('{"role":"user","content":[{"type":"input_file","file_id":"f"}]}'),
+         "unsupported_parameter", "input[0].content[0]", "vector store"),
+        (item('{"role":"user","content":[{"type":"input_image","file_id":"f"}]}'),
+         "unsupported_parameter", "input[0].content[0].file_id", "image_url"),
+        (item('{"role":"user","content":[{"type":"input_image","image_url":"a.png"}]}'),
+         "invalid_event", "input[0].content[0].image_url", "data:image"),
+        (item('{"role":"system","content":[{"type":"input_image","image_url":"http://a"}]}'),
+         "invalid_event", "input[0]", "only messages of the user"),
+        (item('{"role":"user","content":[]}'), "invalid_event", "input", "text or a picture"),
+        (item('{"role":"assistant","content":"a"}'), "invalid_event", "input", "must end with"),
+        (item('{"role":"user","content":"a","name":"b"}'), "invalid_event", "input[0].name",
+         "not a field"),
+        (item('{"type":"function_call_output","output":"a"}'), "invalid_event",
+         "input[0].call_id", "missing"),
+        (item("5"), "invalid_event", "input[0]", "type is missing"),
         (CREATE + ',"retrieval":{"mode":"x"}}', "invalid_event", "retrieval.mode", "'hybrid'"),
         (CREATE + ',"metadata":{"a":1}}', "invalid_event", "metadata.a", "valid string"),
         (
@@ -87,6 +138,115 @@ def test_the_sender_of_a_bad_event_is_found() -> None:
     assert (known.event_id, known.stream_id) == ("e1", "s1")
     assert envelope("{").event_id is None
     assert envelope('{"event_id":5}').event_id is None
+
+
+def test_an_answer_may_be_handed_back_as_it_came() -> None:
+    """Output items, with members that are null and with what only servers know, are taken."""
+    items = [
+        {"role": "user", "content": "q", "id": None},
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+            "encrypted_content": "xyz",
+            "status": None,
+        },
+        {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"]},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [
+                {
+                    "type": "output_text",
+                    "text": "a",
+                    "annotations": [
+                        {"type": "file_citation", "file_id": "f", "filename": "n", "index": 1},
+                        {"type": "url_citation", "url": "http://a"},
+                    ],
+                    "logprobs": [],
+                }
+            ],
+        },
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "c",
+            "name": "f",
+            "arguments": "{}",
+            "namespace": None,
+        },
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+    ]
+    event = decode(json.dumps({"type": "response.create", "input": items}))
+    assert isinstance(event, ResponseCreate)
+    assert [one.type for one in event.input if not isinstance(one, str)] == [
+        "message",
+        "reasoning",
+        "file_search_call",
+        "message",
+        "function_call",
+        "function_call_output",
+    ]
+
+
+def functions(*names: str) -> list[dict[str, str]]:
+    """Return tools."""
+    return [{"type": "function", "name": name} for name in names]
+
+
+SEARCH = {"type": "file_search"}
+ONE = {"type": "function", "name": "f"}
+OUTPUT = [{"type": "function_call_output", "call_id": "c", "output": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "searches", "offered", "insists"),
+    [
+        ({}, True, "", False),
+        ({"tools": []}, False, "", False),
+        ({"tools": [SEARCH]}, True, "", False),
+        ({"tools": functions("f", "g")}, False, "fg", False),
+        ({"tools": [*functions("f", "g"), SEARCH]}, True, "fg", False),
+        ({"tools": [*functions("f"), SEARCH], "tool_choice": "none"}, False, "", False),
+        ({"tools": [*functions("f"), SEARCH], "tool_choice": "required"}, True, "f", True),
+        ({"tools": [*functions("f", "g"), SEARCH], "tool_choice": ONE}, False, "f", True),
+        ({"tools": [*functions("f"), SEARCH], "tool_choice": SEARCH}, True, "", True),
+        (
+            {
+                "tools": [*functions("f", "g"), SEARCH],
+                "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [ONE]},
+            },
+            False,
+            "f",
+            False,
+        ),
+        (
+            {
+                "tools": [*functions("f"), SEARCH],
+                "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [SEARCH]},
+            },
+            True,
+            "",
+            True,
+        ),
+        ({"retrieval": {"mode": "none"}}, False, "", False),
+        ({"input": OUTPUT}, False, "", False),
+        ({"input": OUTPUT, "tools": [*functions("f"), SEARCH]}, False, "f", False),
+        ({"input": [{"role": "user", "content": "q"}, *OUTPUT]}, True, "", False),
+    ],
+)
+def test_what_an_answer_may_use(
+    fields: dict[str, Any], searches: bool, offered: str, insists: bool
+) -> None:
+    """`tools`, `tool_choice` and the input decide together about the search and the functions."""
+    event = decode(json.dumps({"type": "response.create", "input": "q", **fields}))
+    assert isinstance(event, ResponseCreate)
+    assert event.searches is searches
+    assert "".join(tool.name for tool in event.functions) == offered
+    assert event.insists is insists
 
 
 leaves = st.none() | st.booleans() | st.floats() | st.text()

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ragsocket.engine.chat_chunks import UPSTREAM_ERRORS
 from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, CloseCode, ErrorCode
-from ragsocket.protocol.server_events import DeltaWriter, OutputTextDelta, Pong, encode
+from ragsocket.protocol.server_events import (
+    CallArgumentsDelta,
+    DeltaWriter,
+    OutputTextDelta,
+    Pong,
+    ReasoningTextDelta,
+    encode,
+)
 
 characters = st.characters(codec="utf-8")
 
@@ -20,21 +27,15 @@ def test_the_fast_way_writes_what_the_model_says(
     delta: str, number: int, stream_id: str | None
 ) -> None:
     """A delta written by the template is the same object as one written by its model."""
-    writer = DeltaWriter(item_id="msg_1", output_index=1, stream_id=stream_id)
-    model = OutputTextDelta(
-        item_id="msg_1",
-        output_index=1,
-        content_index=0,
-        stream_id=stream_id,
-        sequence_number=number,
-        delta=delta,
-    )
-    assert json.loads(writer.write(number, delta)) == json.loads(encode(model))
+    for kind in (OutputTextDelta, ReasoningTextDelta, CallArgumentsDelta):
+        blank = kind(item_id="msg_1", output_index=1, stream_id=stream_id)
+        model = blank.model_copy(update={"sequence_number": number, "delta": delta})
+        assert json.loads(DeltaWriter(blank).write(number, delta)) == json.loads(encode(model))
 
 
 def test_a_lone_surrogate_cannot_be_written() -> None:
     """Text that is not Unicode is refused before it can reach a socket."""
-    writer = DeltaWriter(item_id="msg_1", output_index=0, stream_id=None)
+    writer = DeltaWriter(OutputTextDelta(item_id="msg_1", output_index=0))
     with pytest.raises(UnicodeEncodeError):
         writer.write(0, "\ud800")
 

@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ragsocket.engine.base import Turn
 from ragsocket.errors import ConfigError, StaleOwner
+from ragsocket.protocol.input_items import InputMessage
 from ragsocket.protocol.resources import (
     ConversationRef,
-    InputMessage,
     OutputMessage,
     OutputText,
     Response,

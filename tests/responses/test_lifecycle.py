@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ragsocket.engine import base as engine
-from ragsocket.protocol.resources import OutputMessage, Response
+from ragsocket.protocol.resources import FunctionCall, OutputMessage, Response
 from ragsocket.protocol.server_events import TERMINAL_TYPES
 from ragsocket.responses.lifecycle import (
     TRANSITIONS,
@@ -31,7 +32,10 @@ STEPS = {
     Trigger.START: lambda life: life.start(),
     Trigger.SEARCH: lambda life: life.on(engine.Searching(("q",))),
     Trigger.SOURCES: lambda life: life.on(engine.Sources((SOURCE,), 1)),
+    Trigger.REASONING: lambda life: life.on(engine.ReasoningDelta("hm ")),
     Trigger.TEXT: lambda life: life.on(engine.TextDelta("text ")),
+    Trigger.CALL: lambda life: life.on(engine.CallBegun("call_1", "f")),
+    Trigger.ARGUMENTS: lambda life: life.on(engine.CallArguments("{}")),
     Trigger.CITATION: lambda life: life.on(engine.Citation(SOURCE, 4)),
     Trigger.END: lambda life: life.end(life.ending(None, now=1)),
 }
@@ -41,7 +45,9 @@ PATHS = {
     State.QUEUED: [Trigger.ACCEPT, Trigger.QUEUE],
     State.IN_PROGRESS: [Trigger.ACCEPT, Trigger.START],
     State.SEARCHING: [Trigger.ACCEPT, Trigger.START, Trigger.SEARCH],
+    State.THINKING: [Trigger.ACCEPT, Trigger.START, Trigger.REASONING],
     State.WRITING: [Trigger.ACCEPT, Trigger.START, Trigger.TEXT],
+    State.CALLING: [Trigger.ACCEPT, Trigger.START, Trigger.CALL],
     State.ENDED: [Trigger.ACCEPT, Trigger.END],
 }
 
@@ -147,6 +153,126 @@ def test_a_models_own_count_wins_over_ours() -> None:
     assert (theirs.usage.total_tokens, theirs.ragsocket.usage_estimated) == (15, False)
 
 
+ANSWER: tuple[engine.EngineEvent, ...] = (
+    engine.Searching(("q",)),
+    engine.Sources((SOURCE,), 1),
+    engine.ReasoningDelta("Let me "),
+    engine.ReasoningDelta("see."),
+    engine.TextDelta("One [1]."),
+    engine.Citation(SOURCE, 7),
+    engine.CallBegun("call_1", "f"),
+    engine.CallArguments('{"a":'),
+    engine.CallArguments("1}"),
+    engine.CallBegun("call_2", "g"),
+    engine.CallArguments("{}"),
+    engine.TextDelta(" Two [1]."),
+    engine.Citation(SOURCE, 16),
+)
+"""An answer that holds every kind of item, two calls and two messages among them."""
+
+
+def feed(life: Lifecycle, until: int | None = None) -> list[Entry]:
+    """Feed `ANSWER`, whole or until event `until` was made, and return what was made."""
+    log: list[Entry] = []
+    for event in ANSWER:
+        # Nothing can come between a text and the citations in it.
+        if until is not None and life.last_number >= until:
+            if life.state is not State.WRITING or not isinstance(event, engine.Citation):
+                break
+        log += life.on(event)
+    return log
+
+
+def test_items_follow_each_other_in_the_order_of_the_model() -> None:
+    """Search, reasoning, text, calls and text again; each is closed before the next begins."""
+    life = in_state(State.IN_PROGRESS)
+    log = feed(life)
+    response = life.ending(None, now=1).response
+    assert [item.type for item in response.output] == [
+        "file_search_call",
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+        "message",
+    ]
+    assert [getattr(item, "status", None) for item in response.output] == ["completed"] * 6
+    # A mark's place counts within its own message.
+    second = response.output[5]
+    assert isinstance(second, OutputMessage)
+    assert [mark.index for mark in second.content[0].annotations] == [8]
+    spans = [
+        (json.loads(e.data)["output_index"], e.type)
+        for e in log
+        if e.type.startswith("response.output_item.")
+    ]
+    added, done = "response.output_item.added", "response.output_item.done"
+    assert spans == [
+        *[(index, kind) for index in range(5) for kind in (added, done)],
+        (5, added),
+    ]
+    assert [entry.delta for entry in log if entry.delta is not None] == ["One [1].", " Two [1]."]
+
+
+def test_half_a_call_is_incomplete_and_its_arguments_are_not_called_done() -> None:
+    """Whoever runs functions on `function_call_arguments.done` runs none that was cut off."""
+    life = in_state(State.CALLING)
+    life.on(engine.CallArguments('{"path": "/'))
+    life.halt("cancelled")
+    ending = life.ending(life.stop, now=1)
+    (call,) = ending.response.output
+    assert isinstance(call, FunctionCall)
+    assert (call.status, call.arguments) == ("incomplete", '{"path": "/')
+    assert [entry.type for entry in ending.entries] == [
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+
+
+def test_the_result_of_a_stop_depends_on_its_cut_alone() -> None:
+    """A late stop with `after` ends with the same items as one that came at that moment."""
+    for number in range(feed(in_state(State.IN_PROGRESS))[-1].number + 1):
+        late, soon = in_state(State.IN_PROGRESS), in_state(State.IN_PROGRESS)
+        feed(late)
+        feed(soon, number)
+        late.halt("cancelled", number)
+        soon.halt("cancelled", number)
+        assert without_ids(late) == without_ids(soon)
+
+
+def without_ids(life: Lifecycle) -> list[dict[str, Any]]:
+    """Return the output of a stopped response but for its random ids."""
+    output = life.ending(life.stop, now=1).response.output
+    return [item.model_dump(exclude={"id"}) for item in output]
+
+
+def folded(log: list[Entry], cut: int) -> list[dict[str, Any]]:
+    """Return the items that a client has which reads the events up to `cut`, without statuses."""
+    items: dict[str, dict[str, Any]] = {}
+    for entry in log:
+        event = json.loads(entry.data)
+        if entry.number > cut:
+            break
+        if entry.type == "response.output_item.added":
+            item = event["item"]
+            items[item["id"]] = {"item": item, "text": "", "done": False}
+        elif entry.type == "response.output_item.done":
+            items[event["item"]["id"]]["done"] = True
+        elif entry.type.endswith(".delta"):
+            items[event["item_id"]]["text"] += event["delta"]
+    return list(items.values())
+
+
+def text_in(item: dict[str, Any]) -> str:
+    """Return the text of a message or of reasoning, or the arguments of a call."""
+    if item["type"] == "function_call":
+        return str(item["arguments"])
+    return "".join(part["text"] for part in item.get("content", ()))
+
+
+SPEAKING = (State.IN_PROGRESS, State.THINKING, State.WRITING, State.CALLING)
+
+
 class AnyLife(RuleBasedStateMachine):
     """Drives a response at random, with stops at any moment."""
 
@@ -177,10 +303,25 @@ class AnyLife(RuleBasedStateMachine):
     def find(self) -> None:
         self.log += self.life.on(engine.Sources((SOURCE,), 1))
 
-    @precondition(lambda self: self.life.state in (State.IN_PROGRESS, State.WRITING))
+    @precondition(lambda self: self.life.state in SPEAKING)
     @rule(text=st.text(min_size=1, max_size=8))
     def write(self, text: str) -> None:
         self.log += self.life.on(engine.TextDelta(text))
+
+    @precondition(lambda self: self.life.state in SPEAKING)
+    @rule(text=st.text(min_size=1, max_size=8))
+    def think(self, text: str) -> None:
+        self.log += self.life.on(engine.ReasoningDelta(text))
+
+    @precondition(lambda self: self.life.state in SPEAKING)
+    @rule(name=st.sampled_from("fg"))
+    def call(self, name: str) -> None:
+        self.log += self.life.on(engine.CallBegun("call", name))
+
+    @precondition(lambda self: self.life.state is State.CALLING)
+    @rule(text=st.text(min_size=1, max_size=8))
+    def argue(self, text: str) -> None:
+        self.log += self.life.on(engine.CallArguments(text))
 
     @precondition(lambda self: self.life.state is not State.ENDED)
     @rule(after=st.none() | st.integers(-1, 40))
@@ -197,14 +338,22 @@ class AnyLife(RuleBasedStateMachine):
         outcome: Outcome = self.life.stop or (
             Failure("upstream_failed", "It broke.") if failed else None
         )
-        deltas = [(e.number, e.delta) for e in self.log if e.delta is not None]
         cut = self.log[-1].number if self.cut is None else self.cut
-        text = "".join(delta for number, delta in deltas if number <= cut)
+        expected = folded(self.log, cut)
         self.log += self.life.end(self.life.ending(outcome, now=1))
-        final = json.loads(self.log[-1].data)["response"]["output"][-1]
-        done = [json.loads(e.data) for e in self.log if e.type == "response.output_text.done"]
-        assert [event["text"] for event in done] == [text]
-        assert final["content"][0]["text"] == text
+        output = json.loads(self.log[-1].data)["response"]["output"]
+        if not any(one["item"]["type"] in ("message", "function_call") for one in expected):
+            last = output.pop()
+            assert (last["type"], text_in(last)) == ("message", "")
+        assert [item["id"] for item in output] == [one["item"]["id"] for one in expected]
+        whole = outcome is None
+        for item, one in zip(output, expected, strict=True):
+            assert text_in(item) == one["text"]
+            ends = one["done"] or (whole and item["type"] != "file_search_call")
+            assert item["status"] == ("completed" if ends else "incomplete")
+        dones = [json.loads(e.data) for e in self.log if e.type == "response.output_item.done"]
+        final = {event["item"]["id"]: event["item"] for event in dones}
+        assert all(final[item["id"]] == item for item in output)
 
     @precondition(lambda self: self.life.state is State.ENDED)
     @rule()
@@ -225,4 +374,4 @@ class AnyLife(RuleBasedStateMachine):
 
 
 TestAnyLife = AnyLife.TestCase
-TestAnyLife.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAnyLife.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)

@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponsesServerEvent
 from pydantic import BaseModel
 
 from harness import Served, Talk, answer_text, serving
-from upstream import Script, Upstream
+from upstream import Script, Upstream, calls
 
 FERRY = "When does the ferry to Holm leave?"
 
@@ -27,7 +27,9 @@ def standard_types() -> dict[str, type[BaseModel]]:
 def declared(model: type[BaseModel], value: Any) -> None:
     """Fail if a value holds a field that the model does not declare, except ours."""
     extra = set(value) - set(model.model_fields)
-    assert extra <= {"ragsocket", "event_id", "status", "code", "message", "param"}, extra
+    ours = {"ragsocket", "event_id", "status", "code", "message", "param"}
+    # Open Responses has these two, as numbers that must be there.
+    assert extra <= ours | {"presence_penalty", "frequency_penalty"}, extra
 
 
 async def everything(served: Served, upstream: Upstream) -> list[dict[str, Any]]:
@@ -37,6 +39,7 @@ async def everything(served: Served, upstream: Upstream) -> list[dict[str, Any]]
         Script(gated=True),
         Script(cut=2),
         Script(finish_reason="length"),
+        Script(reasoning=("Let me ", "see."), tokens=("Wait. ", *calls("tide", '{"day":', "1}"))),
     )
     async with served.talk() as talk:
         await talk.answer(FERRY, stream_id="lane", event_id="e1", user="u", metadata={"a": "b"})
@@ -50,6 +53,8 @@ async def everything(served: Served, upstream: Upstream) -> list[dict[str, Any]]
         await talk.terminal()
         await talk.answer(FERRY)
         await talk.answer(FERRY)
+        tide = {"type": "function", "name": "tide", "parameters": {"type": "object"}}
+        await talk.answer(FERRY, tools=[tide], tool_choice="required", reasoning={"effort": "low"})
         await talk.send("{")
         await talk.until("error")
         await talk.send({"type": "response.cancel"})
@@ -85,6 +90,10 @@ async def test_every_server_event_is_the_standards(served: Served, upstream: Ups
         "response.output_text.delta",
         "response.output_text.annotation.added",
         "response.output_text.done",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
         "response.content_part.done",
         "response.output_item.done",
         "response.completed",

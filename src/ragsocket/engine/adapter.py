@@ -16,13 +16,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import Any
 
 import anyio
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+)
 from llama_index.core.llms import LLM, CustomLLM
 
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import Functions, ModelEvent, Sampling, TextDelta, Usage
+from ragsocket.engine.chat_body import message_body
 from ragsocket.engine.chat_chunks import upstream_error
 from ragsocket.engine.token_stream import Message
-from ragsocket.errors import ConfigError, EngineError
+from ragsocket.errors import ConfigError, EngineError, RequestError
 
 logger = logging.getLogger("ragsocket.engine")
 
@@ -57,10 +64,21 @@ class LlamaIndexTokenStream:
         """Nothing is held open here; the LLM object belongs to whoever made it."""
 
     async def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
-        """See `TokenStream.stream`."""
-        chat = [ChatMessage(role=MessageRole(item.role), content=item.content) for item in messages]
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
+        """See `TokenStream.stream`. LlamaIndex has no way to say the newer half of it.
+
+        Raises:
+            RequestError: functions, JSON or a degree of reasoning are asked for.
+            EngineError: the model failed.
+        """
+        _check(functions, sampling)
+        chat = [_chat_message(message) for message in messages]
         last: ChatResponse | None = None
         shown = 0
         try:
@@ -235,11 +253,44 @@ def _only_synchronous(llm: object) -> bool:
     return not asynchronous
 
 
+def _check(functions: Functions | None, sampling: Sampling) -> None:
+    refused = {
+        "tools": functions is not None,
+        "text": sampling.format is not None or sampling.verbosity is not None,
+        "reasoning": sampling.reasoning_effort is not None,
+    }
+    for param, asked in refused.items():
+        if asked:
+            raise RequestError(
+                "unsupported_parameter",
+                f"{param} is not supported by the model here. Leave it out.",
+                param=param,
+            )
+
+
+def _chat_message(message: Message) -> ChatMessage:
+    if message.images:
+        pictures = [ImageBlock(url=image.url, detail=image.detail) for image in message.images]
+        return ChatMessage(
+            role=MessageRole(message.role), blocks=[*pictures, TextBlock(text=message.content)]
+        )
+    body = message_body(message)
+    # Where LlamaIndex's OpenAI classes look for calls, and for what an output belongs to.
+    extra = {name: body[name] for name in ("tool_calls", "tool_call_id") if name in body}
+    return ChatMessage(
+        role=MessageRole(message.role), content=message.content, additional_kwargs=extra
+    )
+
+
 def _kwargs(sampling: Sampling) -> dict[str, Any]:
     named = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_output_tokens,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
     }
     return {name: value for name, value in named.items() if value is not None}
 

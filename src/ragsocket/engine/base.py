@@ -11,9 +11,37 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Role = Literal["user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 RetrievalMode = Literal["hybrid", "dense", "sparse", "none"]
 ResponseMode = Literal["compact", "refine", "tree_summarize", "no_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture, for models that take them.
+
+    Attributes:
+        url: where it is, or a data URL that holds it.
+        detail: how closely the model looks at it.
+    """
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function that the model called.
+
+    Attributes:
+        call_id: what the output names; the model's server chose it.
+        name: the function.
+        arguments: JSON, as the model wrote it.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +49,20 @@ class Turn:
     """One message of the conversation.
 
     Attributes:
-        role: who said it.
+        role: who said it; `tool` is the output of a function.
         text: exactly what was said, or, for a stopped answer, exactly what was seen of it.
         cut: True for an answer that was stopped before it was whole.
+        images: pictures beside a user's text.
+        calls: functions that an assistant called, none of them half.
+        call_id: of a tool, the call that this is the output of.
     """
 
     role: Role
     text: str
     cut: bool = False
+    images: Sequence[Image] = ()
+    calls: Sequence[Call] = ()
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +71,7 @@ class Retrieval:
 
     Attributes:
         search: False answers from the conversation alone.
+        insist: True searches even for a question that seems to need no documents.
         mode: which indexes are asked; `none` is the same as `search=False`.
         similarity_top_k: passages to use, at least 1; None for the operator's default.
         response_mode: how an answer is made of the passages.
@@ -44,10 +79,28 @@ class Retrieval:
     """
 
     search: bool = True
+    insist: bool = False
     mode: RetrievalMode = "hybrid"
     similarity_top_k: int | None = None
     response_mode: ResponseMode = "compact"
     vector_store_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """The answer is JSON.
+
+    Attributes:
+        name: of the schema; None for any object.
+        schema: a JSON schema.
+        description: what it is for.
+        strict: whether the model is held to it.
+    """
+
+    name: str | None = None
+    schema: Mapping[str, object] | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +111,57 @@ class Sampling:
         temperature: 0 to 2.
         top_p: 0 to 1.
         max_output_tokens: upper bound of generated tokens, at least 1.
+        stop: texts at which the model stops, without saying them.
+        seed: makes the same request likely to give the same answer.
+        presence_penalty: -2 to 2.
+        frequency_penalty: -2 to 2.
+        reasoning_effort: how much the model thinks before it answers.
+        verbosity: how much it says.
+        format: what the text of the answer is; None for plain text.
     """
 
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    format: JsonFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that the model may call.
+
+    Attributes:
+        name: what it is called by.
+        description: what it does.
+        parameters: JSON schema of its arguments.
+        strict: whether the model is held to that schema.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, object] | None = None
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What the model may call.
+
+    Attributes:
+        offered: the functions, at least one.
+        insist: True if the model must call one of them.
+        parallel: False if it may call one at most.
+    """
+
+    offered: Sequence[Function]
+    insist: bool = False
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +169,13 @@ class Question:
     """Everything an engine needs to answer.
 
     Attributes:
-        turns: the conversation, oldest first; the last one is the user's question.
+        turns: the conversation, oldest first, without system turns; it ends with the user's
+            question, or with the outputs of the functions that the last answer called.
         owner: whose documents may be searched.
         model: the model asked for, one of `Engine.models`.
         instructions: extra instructions for the model, or None.
+        functions: what the model may call, or None.
+        may_trim: whether old turns that do not fit the prompt may be left out.
     """
 
     turns: Sequence[Turn]
@@ -82,6 +184,8 @@ class Question:
     instructions: str | None = None
     retrieval: Retrieval = field(default_factory=Retrieval)
     sampling: Sampling = field(default_factory=Sampling)
+    functions: Functions | None = None
+    may_trim: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +243,48 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what the model thinks before it answers; no part of the answer's text.
+
+    Attributes:
+        text: what came in one read from the model, not empty.
+        tokens: how many tokens the model sent for it (our count).
+    """
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegun:
+    """The model begins to call a function; the call before it, if any, is whole.
+
+    Attributes:
+        call_id: what the output will name.
+        name: the function.
+    """
+
+    call_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """More of the arguments of the call that was begun last.
+
+    Attributes:
+        text: what came in one read from the model, not empty.
+        tokens: how many tokens the model sent for it (our count).
+    """
+
+    text: str
+    tokens: int = 1
+
+
+ModelDelta = TextDelta | ReasoningDelta | CallBegun | CallArguments
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A mark in the text so far that names a source.
 
@@ -157,11 +303,15 @@ class Usage:
 
     Attributes:
         estimated: True while the numbers are our own count, not the model's.
+        cached_tokens: what of the input the model had read before.
+        reasoning_tokens: what of the output was reasoning.
     """
 
     input_tokens: int
     output_tokens: int
     estimated: bool
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +321,10 @@ class LimitReached:
     reason: Literal["max_output_tokens", "content_filter"]
 
 
-EngineEvent = Searching | Sources | TextDelta | Citation | Usage | LimitReached
+ModelEvent = ModelDelta | Usage | LimitReached
+"""What a model's stream yields."""
+
+EngineEvent = Searching | Sources | ModelEvent | Citation
 
 
 class Engine(Protocol):

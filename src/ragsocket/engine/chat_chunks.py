@@ -6,10 +6,19 @@ Per token there is one slice, one typed JSON parse and one list append.
 from __future__ import annotations
 
 import logging
+import secrets
+from collections.abc import Sequence
 
 import msgspec
 
-from ragsocket.engine.base import Usage
+from ragsocket.engine.base import (
+    CallArguments,
+    CallBegun,
+    ModelDelta,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+)
 from ragsocket.errors import EngineError
 
 logger = logging.getLogger("ragsocket.engine")
@@ -46,10 +55,22 @@ def log_upstream(what: str, said: bytes | str, key: str | None = None) -> None:
     logger.warning("the model's server %s: %s", what, text[:LOGGED_CHARS])
 
 
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -57,9 +78,29 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
 class _Tokens(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+    def usage(self) -> Usage:
+        asked, said = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            self.prompt_tokens or 0,
+            self.completion_tokens or 0,
+            estimated=False,
+            cached_tokens=(asked.cached_tokens or 0) if asked else 0,
+            reasoning_tokens=(said.reasoning_tokens or 0) if said else 0,
+        )
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -118,39 +159,87 @@ class EventSplitter:
         return self.feed(b"\n\n\n")
 
 
+class CallReader:
+    """The function calls among the chunks of one chat completion. Pure.
+
+    Servers differ: a call comes in pieces or at once, with an index or without, and its id on
+    every piece or on the first. What the next piece belongs to is told by both.
+
+    Args:
+        only_one: whether calls after the first are left out.
+    """
+
+    __slots__ = ("_begun", "_id", "_index", "_only_one")
+
+    def __init__(self, *, only_one: bool = False) -> None:
+        self._only_one = only_one
+        self._begun = 0
+        self._index = -1
+        self._id: str | None = None
+
+    def feed(self, pieces: Sequence[_ToolCall]) -> list[CallBegun | CallArguments]:
+        """Return what pieces say.
+
+        Raises:
+            ValueError: a piece belongs to no call, or to one that another one followed.
+        """
+        said: list[CallBegun | CallArguments] = []
+        for piece in pieces:
+            function = piece.function or _Function()
+            index = max(self._index, 0) if piece.index is None else piece.index
+            if index < self._index:
+                raise ValueError("calls are mixed")
+            other = piece.id and self._id and piece.id != self._id
+            begins = index > self._index or other or (piece.index is None and function.name)
+            if begins:
+                if not function.name:
+                    raise ValueError("a call without a name")
+                self._index, self._id = index, piece.id
+                self._begun += 1
+            if self._only_one and self._begun > 1:
+                continue
+            if begins and function.name:
+                said.append(CallBegun(piece.id or f"call_{secrets.token_hex(12)}", function.name))
+            if function.arguments:
+                said.append(CallArguments(function.arguments))
+        return said
+
+
 class ChunkReader:
     """What the bytes of one chat completion say. Pure: it does no reading.
 
     Args:
         key: what must not get into the log, should the server repeat it.
+        only_one_call: whether function calls after the first are left out.
 
     Attributes:
         usage: the token counts, once the model sent them.
         finish_reason: why the model stopped, once it did.
         done: True after `[DONE]`.
         failure: what ended the answer early, if the stream itself says so or is undecodable.
-        alive: True if the last `feed` held text or reasoning.
     """
 
-    __slots__ = ("_events", "_key", "alive", "done", "failure", "finish_reason", "usage")
+    __slots__ = ("_calls", "_events", "_key", "done", "failure", "finish_reason", "usage")
 
-    def __init__(self, key: str | None = None) -> None:
+    def __init__(self, key: str | None = None, *, only_one_call: bool = False) -> None:
         self._events = EventSplitter()
+        self._calls = CallReader(only_one=only_one_call)
         self._key = key
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.done = False
         self.failure: EngineError | None = None
-        self.alive = False
 
-    def feed(self, data: bytes) -> tuple[str, int]:
-        """The text in `data`, joined, and how many chunks it came in. Empty data is the end."""
-        self.alive = False
+    def feed(self, data: bytes) -> list[ModelDelta]:
+        """What the model says in `data`; of one kind in a row, it is joined. Empty is the end."""
+        said: list[ModelDelta] = []
         try:
             events = self._events.feed(data) if data else self._events.end()
         except ValueError:
-            return self._garbage(data), 0
-        texts = []
+            self._garbage(data)
+            return said
+        kind: _Kind = TextDelta
+        texts: list[str] = []
         decode = _decode
         for event in events:
             try:
@@ -166,24 +255,59 @@ class ChunkReader:
                 choice = chunk.choices[0]
                 if (delta := choice.delta) is not None:
                     if delta.content:
+                        if kind is not TextDelta:
+                            _say(said, kind, texts)
+                            kind = TextDelta
                         texts.append(delta.content)
-                    elif delta.reasoning_content or delta.reasoning:
-                        self.alive = True
+                    elif thought := delta.reasoning_content or delta.reasoning:
+                        if kind is not ReasoningDelta:
+                            _say(said, kind, texts)
+                            kind = ReasoningDelta
+                        texts.append(thought)
+                    if delta.tool_calls:
+                        if kind is not CallArguments:
+                            _say(said, kind, texts)
+                            kind = CallArguments
+                        if not self._called(delta.tool_calls, said, texts):
+                            self._garbage(event)
+                            break
                 if choice.finish_reason is not None:
                     self.finish_reason = choice.finish_reason
             if chunk.usage is not None:
-                self.usage = Usage(
-                    chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0, False
-                )
+                self.usage = chunk.usage.usage()
             if chunk.error != _NO_ERROR:
                 log_upstream("sent an error in its stream", bytes(chunk.error), self._key)
                 self.failure = upstream_error("upstream_failed")
                 break
-        if texts:
-            self.alive = True
-        return "".join(texts), len(texts)
+        _say(said, kind, texts)
+        return said
 
-    def _garbage(self, event: bytes) -> str:
+    def _called(
+        self, pieces: Sequence[_ToolCall], said: list[ModelDelta], texts: list[str]
+    ) -> bool:
+        """Take pieces of calls; False if they make no sense."""
+        try:
+            news = self._calls.feed(pieces)
+        except ValueError:
+            return False
+        for new in news:
+            if isinstance(new, CallArguments):
+                texts.append(new.text)
+            else:
+                _say(said, CallArguments, texts)
+                said.append(new)
+        return True
+
+    def _garbage(self, event: bytes) -> None:
         log_upstream("sent a chunk that cannot be decoded", event, self._key)
         self.failure = upstream_error("upstream_garbage")
-        return ""
+
+
+_Kind = type[TextDelta] | type[ReasoningDelta] | type[CallArguments]
+
+
+def _say(said: list[ModelDelta], kind: _Kind, texts: list[str]) -> None:
+    """Join what was gathered to one delta, and gather anew."""
+    if texts:
+        said.append(kind("".join(texts), len(texts)))
+        texts.clear()

@@ -16,7 +16,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from ragsocket.engine.base import (
     EngineEvent,
-    LimitReached,
+    ModelDelta,
+    ModelEvent,
     Question,
     Searching,
     Source,
@@ -49,6 +50,7 @@ from ragsocket.engine.models.local import LocalModel
 from ragsocket.engine.prompt import (
     Profile,
     build_messages,
+    count_functions,
     count_messages,
     question_of,
     search_query,
@@ -60,7 +62,7 @@ from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
 
-Parts = AsyncGenerator[TextDelta | Usage | LimitReached]
+Parts = AsyncGenerator[ModelEvent]
 
 
 class RagEngine:
@@ -205,7 +207,7 @@ class RagEngine:
         """
         asked = question_of(question.turns)
         query = search_query(question.turns)
-        self._check_stores(question)
+        self._check(question)
         if self._searches(question):
             yield Searching([query])
         found = await self._search(question)
@@ -214,20 +216,25 @@ class RagEngine:
         if question.retrieval.response_mode == "no_text":
             return
         parts: Parts
-        if found is not None and not answerable(
-            asked,
-            query,
-            found.sources,
-            found.snapshot,
-            min_score=self._settings.gate_min_score,
-            min_coverage=self._settings.gate_min_coverage,
+        needs_model = _needs_model(question)
+        if (
+            found is not None
+            and not needs_model
+            and not answerable(
+                asked,
+                query,
+                found.sources,
+                found.snapshot,
+                min_score=self._settings.gate_min_score,
+                min_coverage=self._settings.gate_min_coverage,
+            )
         ):
             parts = spoken(REFUSAL)
         elif self._tokens is None:
             parts = spoken(self._extracts(question, asked, query, found))
         else:
             parts = self._model(question, found, self._tokens)
-            if self._falls_back:
+            if self._falls_back and not needs_model:
                 parts = _or_else(parts, lambda: self._extracts(question, asked, query, found))
         marks = CitationMarks(found.sources if found else ())
         async with aclosing(parts) as events:
@@ -237,8 +244,19 @@ class RagEngine:
                     for citation in marks.feed(event.text):
                         yield citation
 
-    def _check_stores(self, question: Question) -> None:
-        """Refuse what would else be answered as if there were no documents."""
+    def _check(self, question: Question) -> None:
+        """Refuse what the model or the documents here cannot do.
+
+        Raises:
+            RequestError: names what it is.
+        """
+        if not self._settings.llm_images and any(turn.images for turn in question.turns):
+            raise _unsupported("input_image", "the model here takes no pictures.", "input")
+        if self._tokens is None:
+            if question.functions is not None:
+                raise _unsupported("tools", "there is no model here to call functions.", "tools")
+            if question.sampling.format is not None:
+                raise _unsupported("text.format", "there is no model here to write JSON.", "text")
         retrieval = question.retrieval
         unknown = self._index.unknown(question.owner, retrieval.vector_store_ids)
         if retrieval.search and unknown:
@@ -268,7 +286,7 @@ class RagEngine:
         return (
             retrieval.search
             and retrieval.mode != "none"
-            and not about_conversation(question.turns)
+            and (retrieval.insist or not about_conversation(question.turns))
             and not self._is_empty(question)
         )
 
@@ -296,7 +314,8 @@ class RagEngine:
 
     def _model(self, question: Question, found: SearchResult | None, tokens: TokenStream) -> Parts:
         mode = question.retrieval.response_mode
-        if found is not None and (mode == "refine" or mode == "tree_summarize"):
+        asks = question.turns[-1].role == "user"
+        if found is not None and asks and (mode == "refine" or mode == "tree_summarize"):
             return synthesize(
                 question,
                 found.sources,
@@ -306,7 +325,7 @@ class RagEngine:
                 max_output_tokens=self._settings.max_output_tokens,
                 operator_instructions=self._settings.instructions,
             )
-        if self._profile.is_small:
+        if self._profile.is_small and not _needs_model(question):
             small = SmallModel(tokens, self._profile, self._settings, self._search)
             return small.answer(question, found)
         return self._compact(question, found.sources if found else (), tokens)
@@ -322,11 +341,30 @@ class RagEngine:
             first_instructions=self._profile.instructions,
             operator_instructions=self._settings.instructions,
         )
-        yield Usage(count_messages(messages), 0, estimated=True)
-        stream = tokens.stream(messages, model=question.model, sampling=question.sampling)
+        asked = count_messages(messages) + count_functions(question.functions)
+        yield Usage(asked, 0, estimated=True)
+        stream = tokens.stream(
+            messages,
+            model=question.model,
+            sampling=question.sampling,
+            functions=question.functions,
+        )
         async with aclosing(stream) as events:
             async for event in events:
                 yield event
+
+
+def _needs_model(question: Question) -> bool:
+    """True if the model's words alone can be the answer: no fixed text, no extracts."""
+    return (
+        question.functions is not None
+        or question.sampling.format is not None
+        or any(turn.images or turn.role == "tool" for turn in question.turns)
+    )
+
+
+def _unsupported(name: str, why: str, param: str) -> RequestError:
+    return RequestError("unsupported_parameter", f"{name} is not supported: {why}", param=param)
 
 
 async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:
@@ -335,7 +373,7 @@ async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:
     try:
         async with aclosing(parts) as events:
             async for event in events:
-                begun = begun or isinstance(event, TextDelta)
+                begun = begun or isinstance(event, ModelDelta)
                 yield event
         return
     except EngineError as error:

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from ragsocket.engine.base import LimitReached, Question, TextDelta, Turn, Usage
+from ragsocket.engine.base import LimitReached, ModelEvent, Question, Turn, Usage
 from ragsocket.engine.extractive import (
     CLOSEST,
     LABEL,
@@ -46,7 +46,7 @@ from ragsocket.engine.prompt import (
 from ragsocket.engine.token_stream import Message, TokenStream
 from ragsocket.settings import Settings
 
-Parts = AsyncGenerator[TextDelta | Usage | LimitReached]
+Parts = AsyncGenerator[ModelEvent]
 Search = Callable[[Question], Awaitable[SearchResult | None]]
 
 SENTENCES = 12

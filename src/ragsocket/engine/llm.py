@@ -154,7 +154,7 @@ class UpstreamLLM(LLM):
                 if isinstance(event, TextDelta):
                     said += event.text
                     yield _response(said, event.text)
-                elif self._on_event is not None:
+                elif self._on_event is not None and isinstance(event, Usage | LimitReached):
                     self._on_event(event)
         finally:
             # Python does not close an inner generator with the outer one.

@@ -1,20 +1,22 @@
 """What the model is told. Pure.
 
-A prompt is one system message, the history, and a last user message that holds the passages and
-the question. The system message depends on the instructions alone, so that servers which cache
-prompts find the same beginning again. Passages are other people's text: they stand in the user
-message, each in a block that its text cannot close.
+A prompt is one system message, the history, a user message that holds the passages and the
+question, and the calls of functions that were made for it since, with their outputs. The system
+message depends on the instructions and functions alone, so that servers which cache prompts find
+the same beginning again. Passages are other people's text: they stand in the user message, each in
+a block that its text cannot close.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ragsocket.engine.base import Question, Role, Source, Turn
+from ragsocket.engine.base import Functions, Image, Question, Role, Source, Turn
 from ragsocket.engine.token_stream import Message
 from ragsocket.errors import RequestError
 
@@ -23,6 +25,12 @@ CUT_NOTE = "[Your previous answer was cut off where it ends.]"
 
 EMPTY_ANSWER = "(no text)"
 """Stands for an answer without text; some servers refuse empty messages."""
+
+NO_OUTPUT = "[The function was not run.]"
+"""Stands for the output of a function that was called and never answered."""
+
+WITH_FUNCTIONS = "You may also call the functions that you are given, where they help to answer."
+"""Follows our own instructions where there are functions."""
 
 INSTRUCTIONS = (
     "You answer questions about a collection of documents.\n"
@@ -86,6 +94,9 @@ QUERY_CHARACTERS = 2000
 
 # What chat templates add around one message: role, begin and end.
 _MESSAGE_TOKENS = 4
+# What models take for a picture of a thousand pixels each way, and for one looked at from afar.
+_IMAGE_TOKENS = 765
+_SMALL_IMAGE_TOKENS = 85
 
 _DELIMITER = re.compile(r"<(?=\s*/?\s*passages?\b)", re.IGNORECASE)
 
@@ -106,7 +117,21 @@ def estimate_tokens(text: str) -> int:
 
 def count_messages(messages: Iterable[Message], *, count: Count = estimate_tokens) -> int:
     """Return the tokens of a whole prompt."""
-    return sum(count(message.content) + _MESSAGE_TOKENS for message in messages)
+    return sum(
+        count(message.content)
+        + _MESSAGE_TOKENS
+        + sum(_SMALL_IMAGE_TOKENS if i.detail == "low" else _IMAGE_TOKENS for i in message.images)
+        + sum(count(call.name + call.arguments) + _MESSAGE_TOKENS for call in message.calls)
+        for message in messages
+    )
+
+
+def count_functions(functions: Functions | None, *, count: Count = estimate_tokens) -> int:
+    """Return the tokens that the descriptions of functions take in a prompt."""
+    return sum(
+        count(f"{one.name} {one.description or ''} {json.dumps(one.parameters)}") + _MESSAGE_TOKENS
+        for one in (functions.offered if functions else ())
+    )
 
 
 def system_text(*instructions: str | None, first: str = INSTRUCTIONS) -> str:
@@ -140,15 +165,21 @@ def with_evidence(question: str, evidence: str, task: str) -> str:
 
 
 def question_of(turns: Sequence[Turn]) -> str:
-    """Return what is asked: the user's turns after the last answer, joined by a blank line.
+    """Return what is asked: the user's newest turns, joined by a blank line.
+
+    Calls of functions and their outputs may follow. A question of pictures alone has no text.
 
     Raises:
         RequestError: there is none.
     """
-    text = _joined(turns[_history_length(turns) :])
-    if not text:
+    _, asked, since = _parts(_paired(turns))
+    text = _joined(asked)
+    answered = since and since[-1].role != "tool"
+    if answered or not (text or any(turn.images for turn in asked)):
         raise RequestError(
-            "invalid_event", "the input must end with a question of the user.", param="input"
+            "invalid_event",
+            "the input must end with a question of the user, or what a function gave.",
+            param="input",
         )
     return text
 
@@ -190,14 +221,25 @@ def build_messages(
         count: returns the tokens of a text.
 
     Raises:
-        RequestError: the question alone is too long, or there is none.
+        RequestError: the question alone is too long, or all of it where nothing may be left out;
+            or there is none.
     """
     asked = escaped(question_of(question.turns))
-    system = system_text(operator_instructions, question.instructions, first=first_instructions)
-    before = question.turns[: _history_length(question.turns)]
+    with_functions = WITH_FUNCTIONS if question.functions else None
+    system = Message(
+        "system",
+        system_text(
+            with_functions, operator_instructions, question.instructions, first=first_instructions
+        ),
+    )
+    before, asking, calls = _parts(_paired(question.turns))
+    since = list(_alternating(calls))
+    images = _images(asking)
     cut = bool(before) and any(turn.cut for turn in _last_answer(before))
     note = CUT_NOTE + "\n\n" if cut else ""
-    need = count(system) + count(note + asked) + 2 * _MESSAGE_TOKENS
+    bare = [system, Message("user", note + asked, images=images), *since]
+    offered = count_functions(question.functions, count=count)
+    need = count_messages(bare, count=count) + offered
     most = max(budget_tokens, most_tokens or 0)
     if need > most:
         raise RequestError(
@@ -210,10 +252,17 @@ def build_messages(
     budget_tokens = max(budget_tokens, min(most, need + budget_tokens // 2))
     left = budget_tokens - need
     blocks = _fitting([passage_block(n, s) for n, s in enumerate(sources, 1)], left, count)
-    last = Message("user", note + with_passages("\n".join(blocks), asked))
-    left = budget_tokens - count_messages([Message("system", system), last], count=count)
+    last = Message("user", note + with_passages("\n".join(blocks), asked), images=images)
+    left = budget_tokens - offered - count_messages([system, last, *since], count=count)
     history = recent(before, budget_tokens=left, count=count)
-    return _without_stray_note([Message("system", system), *history, last])
+    if not question.may_trim and len(history) < len(list(_alternating(before))):
+        raise RequestError(
+            "input_too_large",
+            f"the conversation does not fit into the {budget_tokens} tokens that this server "
+            'takes, and truncation "disabled" lets nothing be left out.',
+            param="input",
+        )
+    return [*_without_stray_note([system, *history, last]), *since]
 
 
 def recent(
@@ -234,7 +283,7 @@ def _without_stray_note(messages: list[Message]) -> list[Message]:
     """Take the note about a cut answer away where that answer was left out."""
     system, first, *rest = messages
     if first.role == "user":
-        first = Message("user", first.content.removeprefix(CUT_NOTE).lstrip("\n"))
+        first = replace(first, content=first.content.removeprefix(CUT_NOTE).lstrip("\n"))
     return [system, first, *rest]
 
 
@@ -262,33 +311,67 @@ def _exchanges(turns: Sequence[Turn]) -> list[list[Message]]:
 
 def _alternating(turns: Sequence[Turn]) -> Iterator[Message]:
     cut = False
-    for role, said in _runs(turns):
+    runs = list(_runs(turns))
+    for number, (role, said) in enumerate(runs):
         text = _joined(said)
         if role == "user":
             note, cut = (CUT_NOTE + "\n\n" if cut else ""), False
-            yield Message("user", note + escaped(text))
-        else:
+            yield Message("user", note + escaped(text), images=_images(said))
+        elif role == "assistant":
             cut = any(turn.cut for turn in said)
-            yield Message("assistant", text or EMPTY_ANSWER)
+            calls = tuple(call for turn in said for call in turn.calls)
+            yield Message("assistant", text or ("" if calls else EMPTY_ANSWER), calls=calls)
+            given = runs[number + 1][1] if calls and number + 1 < len(runs) else ()
+            outputs = {turn.call_id: turn.text for turn in given}
+            for call in calls:
+                output = escaped(outputs.get(call.call_id, NO_OUTPUT))
+                yield Message("tool", output, call_id=call.call_id)
+
+
+def _paired(turns: Sequence[Turn]) -> list[Turn]:
+    """Put the outputs of functions behind the answers that called them, where servers want them.
+
+    An output that nothing called for is left out.
+    """
+    groups: list[list[Turn]] = []
+    waiting: dict[str | None, list[Turn]] = {}
+    for turn in turns:
+        if turn.role == "tool":
+            if (answer := waiting.pop(turn.call_id, None)) is not None:
+                answer.append(turn)
+            continue
+        if not groups or turn.role != "assistant" or groups[-1][-1].role != "assistant":
+            groups.append([])
+        groups[-1].append(turn)
+        waiting.update((call.call_id, groups[-1]) for call in turn.calls)
+    return [turn for group in groups for turn in group]
 
 
 def _runs(turns: Sequence[Turn]) -> Iterator[tuple[Role, list[Turn]]]:
-    # A user turn without text says nothing, so answers around it are one.
-    speaking = [turn for turn in turns if turn.role == "assistant" or turn.text.strip()]
+    # A user turn that says nothing leaves the answers around it one.
+    speaking = [turn for turn in turns if turn.role != "user" or turn.text.strip() or turn.images]
     for role, said in groupby(speaking, key=lambda turn: turn.role):
         yield role, list(said)
 
 
 def _last_answer(history: Sequence[Turn]) -> list[Turn]:
-    runs = list(_runs(history))
-    return runs[-1][1] if runs else []
+    answers = [said for role, said in _runs(history) if role == "assistant"]
+    return answers[-1] if answers else []
 
 
-def _history_length(turns: Sequence[Turn]) -> int:
-    length = len(turns)
-    while length and turns[length - 1].role == "user":
-        length -= 1
-    return length
+def _parts(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn], Sequence[Turn]]:
+    """Cut a conversation into the history, the question, and what was called for it since."""
+    end = len(turns)
+    while end and turns[end - 1].role != "user":
+        end -= 1
+    begin = end
+    while begin and turns[begin - 1].role == "user":
+        begin -= 1
+    return turns[:begin], turns[begin:end], turns[end:]
+
+
+def _images(turns: Sequence[Turn]) -> tuple[Image, ...]:
+    return tuple(image for turn in turns for image in turn.images)
 
 
 def _joined(turns: Sequence[Turn]) -> str:

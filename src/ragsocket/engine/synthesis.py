@@ -22,7 +22,16 @@ from llama_index.core.response_synthesizers.type import ResponseMode
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from ragsocket.engine.adapter import stop_reading
-from ragsocket.engine.base import LimitReached, Question, Sampling, Source, TextDelta, Usage
+from ragsocket.engine.base import (
+    Functions,
+    LimitReached,
+    ModelEvent,
+    Question,
+    Sampling,
+    Source,
+    TextDelta,
+    Usage,
+)
 from ragsocket.engine.llm import UpstreamLLM
 from ragsocket.engine.prompt import (
     build_messages,
@@ -59,7 +68,7 @@ async def synthesize(
     context_tokens: int,
     max_output_tokens: int,
     operator_instructions: str | None = None,
-) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+) -> AsyncGenerator[ModelEvent]:
     """Answer through `refine` (passage after passage) or `tree_summarize` (summaries of all).
 
     Only the last call's text is yielded; `Usage` at the end is the sum over all calls.
@@ -141,8 +150,13 @@ class _Calls:
         self.limit: LimitReached | None = None
 
     async def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
         """See `TokenStream.stream`."""
         task = asyncio.current_task()
         assert task is not None
@@ -150,7 +164,7 @@ class _Calls:
         self.limit = None
         try:
             async with aclosing(
-                self._tokens.stream(messages, model=model, sampling=sampling)
+                self._tokens.stream(messages, model=model, sampling=sampling, functions=functions)
             ) as events:
                 async for event in events:
                     if isinstance(event, Usage):
@@ -218,6 +232,6 @@ def _query(messages: Sequence[Message]) -> str:
     question = f"Question: {last.content}"
     if not history:
         return question
-    names = {"user": "User", "assistant": "You"}
+    names = {"user": "User", "assistant": "You", "tool": "A function"}
     said = "\n".join(f"{names[message.role]}: {message.content}" for message in history)
     return f"The conversation so far:\n{said}\n\n{question}"

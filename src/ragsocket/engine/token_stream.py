@@ -12,14 +12,23 @@ from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 import msgspec
 
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import (
+    Call,
+    Functions,
+    Image,
+    LimitReached,
+    ModelEvent,
+    Role,
+    Sampling,
+)
+from ragsocket.engine.chat_body import chat_body
 from ragsocket.engine.chat_chunks import LOGGED_CHARS, ChunkReader, log_upstream, upstream_error
 from ragsocket.errors import ConfigError, EngineError
 
@@ -31,22 +40,38 @@ KEEP_ALIVE_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a prompt."""
+    """One message of a prompt.
 
-    role: Literal["system", "user", "assistant"]
+    Attributes:
+        role: who says it; `tool` is the output of a function.
+        content: the text.
+        images: pictures beside a user's text.
+        calls: functions that an assistant called.
+        call_id: of a tool, the call that this is the output of.
+    """
+
+    role: Role
     content: str
+    images: Sequence[Image] = ()
+    calls: Sequence[Call] = ()
+    call_id: str | None = None
 
 
 class TokenStream(Protocol):
-    """A model that answers messages with a stream of text."""
+    """A model that answers messages with a stream of text, reasoning and function calls."""
 
     @property
     def models(self) -> Sequence[str]:
         """Names that `stream` takes; the first is the default."""
 
     def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
         """Ask the model, and yield what it says as it comes.
 
         The request leaves at the first `__anext__`. A cancel of that await, or `aclose()`,
@@ -56,9 +81,11 @@ class TokenStream(Protocol):
             messages: the prompt, oldest first.
             model: one of `models`.
             sampling: passed on where given.
+            functions: what the model may call.
 
         Raises:
             EngineError: the model could not be asked, or did not finish.
+            RequestError: it cannot be told what it would have to be told.
         """
 
     async def aclose(self) -> None:
@@ -168,15 +195,21 @@ class OpenAICompatible:
             await self._session.close()
 
     async def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
         """See `TokenStream.stream`."""
         began = get_running_loop().time()
-        response = await self._open(messages, model, sampling)
+        response = await self._open(model, sampling, chat_body(messages, sampling, functions))
         content = response.content
         waited = get_running_loop().time() - began
         deadline = _Deadline(content, max(self._first_s - waited, 0.001))
-        reader = ChunkReader(self._key)
+        only_one = functions is not None and not functions.parallel
+        reader = ChunkReader(self._key, only_one_call=only_one)
         whole = begun = False
         self._running.add(response)
         try:
@@ -187,10 +220,11 @@ class OpenAICompatible:
                     # aiohttp raises before it hands out what came before the cut.
                     data = b"".join(getattr(content, "_buffer", ()))
                     reader.failure = _broken(error)
-                text, tokens = reader.feed(data)
-                if text:
+                said = reader.feed(data)
+                if said:
                     deadline.rest()
-                    yield TextDelta(text, tokens)
+                    for event in said:
+                        yield event
                 if reader.done or (reader.finish_reason is not None and not data):
                     break
                 if reader.failure is not None:
@@ -201,7 +235,7 @@ class OpenAICompatible:
                     raise upstream_error("upstream_interrupted")
                 if reader.finish_reason is not None:
                     deadline.restart(min(self._between_s, FAREWELL_S))
-                elif reader.alive:
+                elif said:
                     if not begun:
                         begun = True
                         deadline.restart(self._between_s)
@@ -242,7 +276,7 @@ class OpenAICompatible:
         response.content.on_eof(ended)
 
     async def _open(
-        self, messages: Sequence[Message], model: str, sampling: Sampling
+        self, model: str, sampling: Sampling, asked: Mapping[str, object]
     ) -> aiohttp.ClientResponse:
         """The response whose body is the stream.
 
@@ -252,7 +286,7 @@ class OpenAICompatible:
         try:
             with anyio.fail_after(self._first_s):
                 while True:
-                    body = self._body(messages, model, sampling)
+                    body = self._body(model, sampling, asked)
                     response = await self._post(msgspec.json.encode(body))
                     status, kind = response.status, response.content_type
                     if status == 200 and kind not in ("application/json", "text/html"):
@@ -295,20 +329,11 @@ class OpenAICompatible:
                     raise
 
     def _body(
-        self, messages: Sequence[Message], model: str, sampling: Sampling
+        self, model: str, sampling: Sampling, asked: Mapping[str, object]
     ) -> dict[str, object]:
-        body: dict[str, object] = {
-            **self._extra,
-            "model": model,
-            "messages": messages,
-            "stream": True,
-        }
+        body = {**self._extra, "model": model, "stream": True, **asked}
         if model not in self._without_usage:
             body["stream_options"] = {"include_usage": True}
-        if sampling.temperature is not None:
-            body["temperature"] = sampling.temperature
-        if sampling.top_p is not None:
-            body["top_p"] = sampling.top_p
         if sampling.max_output_tokens is not None:
             renamed = model in self._renamed_limit
             body["max_completion_tokens" if renamed else "max_tokens"] = sampling.max_output_tokens

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import HINT, RetrievalOptions
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.resources import SearchResult, TextFormat, Wire
+from ragsocket.protocol.resources import PlainFormat, SearchResult, Wire
 from ragsocket.protocol.server_events import Optional
 
 CHAT_REFUSED: dict[str, str] = {
@@ -99,7 +99,7 @@ class ChatCompletionCreate(Wire):
     modalities: tuple[Literal["text"], ...] | None = Field(
         None, description="Answers are text; anything else is refused."
     )
-    response_format: TextFormat | None = Field(None, description="Answers are plain text.")
+    response_format: PlainFormat | None = Field(None, description="Answers are plain text.")
     metadata: dict[str, str] | None = Field(None, description="Kept with the response.")
     tool_choice: Literal["auto", "none"] | None = Field(
         None, description="`none` answers without searching."

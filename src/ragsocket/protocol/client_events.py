@@ -4,10 +4,13 @@ Every field of `response.create` is in one of three classes. *Honoured* fields s
 *Hints* are accepted, echoed where the Response has a place for them, and change nothing.
 *Refused* fields would change the answer in a way this server cannot give, so naming one is an
 error that says so, never a silent difference.
+
+Over 400 lines because the fields, their classes and the rules between them are one table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,7 +25,25 @@ from pydantic.config import JsonDict
 
 from ragsocket.errors import RequestError
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.resources import ConversationRef, FileSearchTool, InputMessage, Wire
+from ragsocket.protocol.input_items import (
+    FunctionCallOutput,
+    InputItem,
+    InputMessage,
+    tidy,
+)
+from ragsocket.protocol.resources import (
+    AllowedTools,
+    ConversationRef,
+    FileSearchChoice,
+    FileSearchTool,
+    FunctionChoice,
+    FunctionTool,
+    ReasoningConfig,
+    TextConfig,
+    Tool,
+    ToolChoice,
+    Wire,
+)
 
 EventId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StreamId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -36,15 +57,27 @@ REFUSED: dict[str, str] = {
     "context_management": "history is trimmed to the prompt budget, oldest turns first",
     "generate": "every response.create is answered",
     "image": "answers are text",
-    "max_tool_calls": "an answer makes at most one search",
     "moderation": "this server does not moderate",
     "prompt": "there are no stored prompts; send instructions",
-    "reasoning": "reasoning settings are not passed on",
     "store": "every response is stored",
-    "text": "answers are plain text",
     "top_logprobs": "log probabilities are not passed on",
 }
 """Fields that are refused by name, with the reason that the error gives."""
+
+INCLUDED = {
+    "file_search_call.results": "puts the passages into the search item",
+    "message.input_image.image_url": "has no effect: input items always hold it",
+    "reasoning.encrypted_content": "has no effect: reasoning goes out as it is",
+}
+"""Values that `include` takes, and what each does."""
+
+TOOL_TYPES = ("file_search", "function")
+
+TOOL_REFUSED = {
+    "filters": "files have no attributes to filter by",
+    "ranking_options": "passages are ranked in one way",
+}
+"""Members of a tool that are refused by name, with the reason."""
 
 
 class RetrievalOptions(Wire):
@@ -61,6 +94,17 @@ class RetrievalOptions(Wire):
     )
 
 
+class SamplingOptions(Wire):
+    """What chat completions can tell a model and the Responses API cannot (an extra)."""
+
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)] = Field(
+        (), description="Texts at which the model stops, without saying them; four at most."
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="The same seed makes the same answer likely."
+    )
+
+
 class ResponseCreate(Wire):
     """Ask: queue a response on a lane."""
 
@@ -69,8 +113,9 @@ class ResponseCreate(Wire):
         None, description="Echoed on `response.created` and `error`; names the ask for a cancel."
     )
     stream_id: StreamId | None = Field(None, description="The lane; none is the default lane.")
-    input: str | tuple[InputMessage, ...] = Field(
-        description="The question, or messages of which the last is the user's."
+    input: str | tuple[InputItem, ...] = Field(
+        description="The question, or items of which the last is the user's message, or what a "
+        "function gave."
     )
     model: str | None = Field(None, description="Model to use; none is the default.")
     instructions: str | None = Field(None, description="Extra instructions for this answer.")
@@ -79,18 +124,29 @@ class ResponseCreate(Wire):
         None, description="The conversation to go on with; its head moves to this response."
     )
     include: tuple[str, ...] | None = Field(
+        None, description="; ".join(f"`{value}` {does}" for value, does in INCLUDED.items()) + "."
+    )
+    tools: tuple[Tool, ...] | None = Field(
         None,
-        description="`file_search_call.results` puts the passages into the search item; "
-        "other values have no effect.",
+        description="`function`: the model may call it. `file_search`, or no `tools` at all: "
+        "search. An empty list, or functions alone: do not.",
     )
-    tools: tuple[FileSearchTool, ...] | None = Field(
-        None, description="Absent or listing `file_search`: search. An empty list: do not."
+    tool_choice: ToolChoice = Field(
+        "auto",
+        description="`none`: no function, no search. `required`: a search, whatever the question "
+        "looks like, or else a function. One tool, or `allowed_tools`: those alone.",
     )
-    tool_choice: Literal["auto", "none", "required"] = Field(
-        "auto", description="`none` answers without searching."
+    parallel_tool_calls: bool | None = Field(
+        None, description="`false`: at most one function call in an answer."
+    )
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Kept, since an answer makes at most one search; functions do not count."
     )
     retrieval: RetrievalOptions = Field(
         RetrievalOptions(), description="How to search (an extra of this server)."
+    )
+    sampling: SamplingOptions = Field(
+        SamplingOptions(), description="More that is passed on to the model (an extra)."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None, description="Passed on to the model."
@@ -99,21 +155,38 @@ class ResponseCreate(Wire):
         None, description="Passed on to the model."
     )
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Upper bound of generated tokens."
+        None, description="Upper bound of generated tokens, reasoning included."
+    )
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+        None, description="Passed on; above zero, words that were said are said less."
+    )
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+        None, description="Passed on; above zero, words that were said often are said less."
+    )
+    text: TextConfig = Field(
+        TextConfig(),
+        description="`format`: `text`, `json_object` or `json_schema`; it and `verbosity` are "
+        "passed on to the model.",
+    )
+    reasoning: ReasoningConfig | None = Field(
+        None, description="`effort` is passed on to the model; `summary` has no effect."
     )
     metadata: dict[str, str] | None = Field(
         None, description="Up to 16 pairs, kept with the response."
     )
-    truncation: Literal["auto"] = Field(
-        "auto", description="The oldest turns that do not fit the prompt are left out."
+    truncation: Literal["auto", "disabled"] = Field(
+        "auto",
+        description="`auto`: the oldest turns that do not fit the prompt are left out. "
+        "`disabled`: the response fails instead.",
     )
     stream: Literal[True] | None = Field(
         None, description="Sockets always stream.", json_schema_extra=HINT
     )
     stream_options: Any = Field(None, description="No effect.", json_schema_extra=HINT)
-    parallel_tool_calls: bool | None = Field(None, description="Echoed.", json_schema_extra=HINT)
     user: str | None = Field(None, description="Echoed.", json_schema_extra=HINT)
-    service_tier: str | None = Field(None, description="Echoed.", json_schema_extra=HINT)
+    service_tier: (
+        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
+    ) = Field(None, description="Echoed.", json_schema_extra=HINT)
     safety_identifier: str | None = Field(None, description="Echoed.", json_schema_extra=HINT)
     prompt_cache_key: str | None = Field(None, description="Echoed.", json_schema_extra=HINT)
     prompt_cache_options: Any = Field(None, description="No effect.", json_schema_extra=HINT)
@@ -133,30 +206,53 @@ class ResponseCreate(Wire):
                     f"{name} is not supported: {reason}. Leave it out.",
                     param=name,
                 )
-            tools = data.get("tools")
-            for index, tool in enumerate(tools if isinstance(tools, list | tuple) else ()):
-                kind = tool.get("type") if isinstance(tool, dict) else None
-                if isinstance(kind, str) and kind != "file_search":
-                    raise RequestError(
-                        ErrorCode.UNSUPPORTED_PARAMETER,
-                        f"tools[{index}] of type {kind[:64]!r} is not supported; "
-                        "the only tool is file_search.",
-                        param=f"tools[{index}]",
-                    )
+            data = {key: kept for key, kept in data.items() if kept is not None}
+            if "input" in data:
+                data["input"] = tidy(data["input"])
+            for index, tool in enumerate(_listed(data.get("tools"))):
+                _known_tool(tool, f"tools[{index}]")
+            for value in _listed(data.get("include")):
+                _known_include(value)
         return data
 
     @field_validator("input")
     @classmethod
-    def _ends_with_a_question(
-        cls, value: str | tuple[InputMessage, ...]
-    ) -> str | tuple[InputMessage, ...]:
+    def _asks_for_something(cls, value: str | tuple[InputItem, ...]) -> str | tuple[InputItem, ...]:
         if isinstance(value, str):
             if not value.strip():
                 raise ValueError("the input is empty; send the question as text")
             return value
-        if not value or value[-1].role != "user" or not value[-1].plain().strip():
-            raise ValueError("the last input message must be the user's and hold text")
+        said = [
+            item
+            for item in value
+            if not (isinstance(item, InputMessage) and item.role in ("system", "developer"))
+        ]
+        last = said[-1] if said else None
+        if isinstance(last, FunctionCallOutput):
+            return value
+        if not isinstance(last, InputMessage) or last.role != "user":
+            raise ValueError("it must end with a message of the user or a function_call_output")
+        if not last.plain().strip() and not last.images:
+            raise ValueError("the last message of the user must hold text or a picture")
         return value
+
+    @model_validator(mode="after")
+    def _tools_fit(self) -> ResponseCreate:
+        names = [tool.name for tool in self.tools or () if isinstance(tool, FunctionTool)]
+        if len(set(names)) < len(names):
+            raise _wrong("tools", "two functions have the same name")
+        choice = self.tool_choice
+        allowed = choice.tools if isinstance(choice, AllowedTools) else (choice,)
+        for one in allowed:
+            if isinstance(one, FunctionChoice) and one.name not in names:
+                raise _wrong("tool_choice", f"there is no function {one.name!r} among the tools")
+            if isinstance(one, FileSearchChoice) and not self._offers_search:
+                raise _wrong("tool_choice", "file_search is not among the tools")
+        if choice == "required" and not names and not self._offers_search:
+            raise _wrong("tool_choice", "required needs a tool")
+        if self.functions and self.retrieval.response_mode != "compact":
+            raise _wrong("retrieval.response_mode", "functions need the mode compact")
+        return self
 
     @field_validator("metadata")
     @classmethod
@@ -175,19 +271,98 @@ class ResponseCreate(Wire):
         return self.conversation
 
     @property
+    def functions(self) -> tuple[FunctionTool, ...]:
+        """The functions that this answer may call."""
+        choice = self.tool_choice
+        named = None
+        if isinstance(choice, FunctionChoice):
+            named = {choice.name}
+        elif isinstance(choice, AllowedTools):
+            named = {one.name for one in choice.tools if isinstance(one, FunctionChoice)}
+        elif choice == "none" or isinstance(choice, FileSearchChoice):
+            named = set()
+        return tuple(
+            tool
+            for tool in self.tools or ()
+            if isinstance(tool, FunctionTool) and (named is None or tool.name in named)
+        )
+
+    @property
     def searches(self) -> bool:
         """True if this ask wants the documents searched."""
-        return (
-            self.tool_choice != "none"
-            and self.retrieval.mode != "none"
-            and (self.tools is None or len(self.tools) > 0)
+        choice = self.tool_choice
+        if choice == "none" or isinstance(choice, FunctionChoice):
+            return False
+        if isinstance(choice, AllowedTools):
+            allowed = any(isinstance(one, FileSearchChoice) for one in choice.tools)
+        else:
+            allowed = True
+        asks = isinstance(self.input, str) or any(
+            isinstance(item, InputMessage) and item.role == "user" for item in self.input
+        )
+        return allowed and asks and self._offers_search and self.retrieval.mode != "none"
+
+    @property
+    def insists(self) -> bool:
+        """True if one of the tools must be used: the search, or else a function."""
+        choice = self.tool_choice
+        if isinstance(choice, AllowedTools):
+            return choice.mode == "required"
+        return choice == "required" or isinstance(choice, FunctionChoice | FileSearchChoice)
+
+    @property
+    def file_search(self) -> FileSearchTool | None:
+        """The search tool that was named, if one was."""
+        return next((tool for tool in self.tools or () if isinstance(tool, FileSearchTool)), None)
+
+    @property
+    def _offers_search(self) -> bool:
+        return self.tools is None or self.file_search is not None
+
+
+def _wrong(param: str, why: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_EVENT, f"{param}: {why}.", param=param)
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _known_tool(tool: Any, path: str) -> None:
+    if not isinstance(tool, dict):
+        return
+    kind = tool.get("type")
+    if isinstance(kind, str) and kind not in TOOL_TYPES:
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_PARAMETER,
+            f"{path} of type {kind[:64]!r} is not supported; tools are {' and '.join(TOOL_TYPES)}.",
+            param=path,
+        )
+    for name, reason in TOOL_REFUSED.items():
+        if tool.get(name) is not None:
+            raise RequestError(
+                ErrorCode.UNSUPPORTED_PARAMETER,
+                f"{path}.{name} is not supported: {reason}. Leave it out.",
+                param=f"{path}.{name}",
+            )
+
+
+def _known_include(value: Any) -> None:
+    if isinstance(value, str) and value not in INCLUDED:
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_PARAMETER,
+            f"include: {value[:64]!r} is not supported; it takes {', '.join(INCLUDED)}.",
+            param="include",
         )
 
 
 def _is_default(name: str, value: object) -> bool:
     """True for a refused field that asks for just what happens anyway."""
-    return (name, value) in (("store", True), ("generate", True), ("background", False)) or (
-        name == "text" and value in ({}, {"format": {"type": "text"}})
+    return (name, value) in (
+        ("store", True),
+        ("generate", True),
+        ("background", False),
+        ("top_logprobs", 0),
     )
 
 

@@ -11,10 +11,18 @@ from ragsocket.protocol.client_events import (
     CLIENT_EVENT,
     CLIENT_EVENT_TYPES,
     ENVELOPE,
+    TOOL_TYPES,
     AnyClientEvent,
     Envelope,
 )
 from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.input_items import INPUT_TAGS
+
+_UNIONS = ("format", "tool_choice")
+_TAGS = INPUT_TAGS | {
+    *TOOL_TYPES,
+    *("allowed_tools", "text", "json_object", "json_schema"),
+}
 
 Whole = Literal["frame", "body"]
 """What is validated: a text frame of a socket, or what came with an HTTP request."""
@@ -61,9 +69,7 @@ def explain(
     same_field = [found for found in findings if found["loc"][:2] == findings[0]["loc"][:2]]
     first = max(same_field, key=lambda found: len(found["loc"]))
     kind = first["type"]
-    location = [
-        part for part in first["loc"] if part not in union_tags and part != "function-after"
-    ]
+    location = _without_tags([part for part in first["loc"] if part not in union_tags])
     param = _dotted(location)
     if kind == "json_invalid":
         return RequestError(
@@ -71,7 +77,7 @@ def explain(
             f"the {what} is not JSON: {first['msg'].removeprefix('Invalid JSON: ')[:200]}. "
             f"{_SEND[what]}.",
         )
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
+    if kind in ("union_tag_invalid", "union_tag_not_found") and not location:
         known = ", ".join(union_tags)
         return RequestError(
             ErrorCode.UNKNOWN_EVENT_TYPE, f"the event's type must be one of: {known}.", param="type"
@@ -93,8 +99,25 @@ def explain(
 
 
 def _reason(finding: Any) -> str:
+    if finding["type"] == "union_tag_not_found":
+        return "its type is missing"
     text: str = finding["msg"].removeprefix("Value error, ").rstrip(".")
+    if finding["type"] == "union_tag_invalid":
+        return f"its type must be one of {text.rpartition(': ')[2]}"
     return text[0].lower() + text[1:300]
+
+
+def _without_tags(location: list[int | str]) -> list[int | str]:
+    """Leave out what pydantic writes for the chosen form of a union, and for a validator."""
+    kept: list[int | str] = []
+    before: int | str = ""
+    for part in location:
+        if isinstance(part, str) and not part.isidentifier():
+            continue
+        if not (part in _TAGS and (isinstance(before, int) or before in _UNIONS)):
+            kept.append(part)
+        before = part
+    return kept
 
 
 def _dotted(location: list[int | str]) -> str | None:

@@ -17,6 +17,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     RESPONSE_NOT_FOUND = "response_not_found"
     CONVERSATION_NOT_FOUND = "conversation_not_found"
+    FUNCTION_CALL_NOT_FOUND = "function_call_not_found"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RESUME_GAP = "resume_gap"
     NOT_FOUND = "not_found"
@@ -73,13 +74,19 @@ EVENT_ERRORS: dict[str, Fact] = {
 """Codes that an `error` event can carry."""
 
 FAILURES: dict[str, Fact] = {
-    ErrorCode.INPUT_TOO_LARGE: Fact("the question alone is over the prompt budget", False),
+    ErrorCode.INPUT_TOO_LARGE: Fact(
+        "the question alone, or with `truncation` disabled all of it, is over the prompt budget",
+        False,
+    ),
+    ErrorCode.FUNCTION_CALL_NOT_FOUND: Fact("no call asked for a function's output", False),
     ErrorCode.ENGINE_NOT_READY: Fact("the server is still starting; see `/readyz`", True),
     ErrorCode.HISTORY_UNAVAILABLE: Fact(
         "the answer could not be stored, or history not read", True
     ),
     ErrorCode.INTERNAL_ERROR: Fact("a fault of the server; the log knows the reference", True),
-    ErrorCode.UNSUPPORTED_PARAMETER: Fact("`retrieval` asks for vectors that are not there", False),
+    ErrorCode.UNSUPPORTED_PARAMETER: Fact(
+        "it asks for what the model or the index here cannot do", False
+    ),
     "vector_store_not_found": Fact("there is no such vector store", False),
     "embedding_unavailable": Fact("the embeddings server could not be used", True),
     "upstream_unauthorized": Fact("the model's server refused this server's key", False),

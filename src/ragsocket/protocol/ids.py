@@ -29,6 +29,21 @@ def new_search_id() -> str:
     return _new("fs")
 
 
+def new_function_call_id() -> str:
+    """Return a fresh `fc_…`, the id of the item."""
+    return _new("fc")
+
+
+def new_function_output_id() -> str:
+    """Return a fresh `fco_…`."""
+    return _new("fco")
+
+
+def new_reasoning_id() -> str:
+    """Return a fresh `rs_…`."""
+    return _new("rs")
+
+
 def new_reference_id() -> str:
     """Return a fresh `err_…`, which joins what a client is told with what the log knows."""
     return f"err_{secrets.token_hex(6)}"

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+def _absent(value: object) -> bool:
+    return value is None
 
 
 class Wire(BaseModel):
@@ -68,11 +74,54 @@ class FileSearchCall(Wire):
     results: tuple[SearchResult, ...] | None = None
 
 
-OutputItem = Annotated[OutputMessage | FileSearchCall, Field(discriminator="type")]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class FunctionCall(Wire):
+    """The model asks its client to run a function; the client hands the output in.
+
+    `incomplete`: the answer was stopped in the middle of it, and no prompt repeats it.
+    """
+
+    type: Literal["function_call"] = "function_call"
+    id: str | None = None
+    call_id: Annotated[str, Field(min_length=1, max_length=128)]
+    name: FunctionName
+    arguments: str
+    status: ItemStatus = "completed"
+
+
+class ReasoningText(Wire):
+    """What the model thought, as it came."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str
+
+
+class SummaryText(Wire):
+    """A summary of what the model thought; this server makes none."""
+
+    type: Literal["summary_text"] = "summary_text"
+    text: str
+
+
+class Reasoning(Wire):
+    """What the model thought before it answered; no prompt repeats it."""
+
+    type: Literal["reasoning"] = "reasoning"
+    id: str | None = None
+    summary: tuple[SummaryText, ...] = ()
+    content: tuple[ReasoningText, ...] = ()
+    status: ItemStatus = "completed"
+
+
+OutputItem = Annotated[
+    OutputMessage | FileSearchCall | FunctionCall | Reasoning, Field(discriminator="type")
+]
 
 
 class InputTokensDetails(Wire):
-    """What of the input came from caches; this server does not know, so zero."""
+    """What of the input came from the model's cache, as far as its server says."""
 
     cache_write_tokens: int = 0
     cached_tokens: int = 0
@@ -113,16 +162,44 @@ class ConversationRef(Wire):
     id: str
 
 
-class TextFormat(Wire):
-    """The format of the answer's text."""
+class PlainFormat(Wire):
+    """Text, as the model writes it."""
 
     type: Literal["text"] = "text"
 
 
-class TextConfig(Wire):
-    """Settings of the answer's text."""
+class JsonObjectFormat(Wire):
+    """One JSON object, whatever is in it."""
 
-    format: TextFormat = TextFormat()
+    type: Literal["json_object"] = "json_object"
+
+
+class JsonSchemaFormat(Wire):
+    """JSON that fits a schema."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    type: Literal["json_schema"] = "json_schema"
+    name: FunctionName
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextConfig(Wire):
+    """Settings of the answer's text; `verbosity` is passed on to the model."""
+
+    format: Annotated[
+        PlainFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+    ] = PlainFormat()
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, Field(exclude_if=_absent)] = None
+
+
+class ReasoningConfig(Wire):
+    """How much the model thinks; `effort` is passed on, `summary` has no effect."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
 
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -172,8 +249,51 @@ class FileSearchTool(Wire):
     max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
 
 
+class FunctionTool(Wire):
+    """A function that the client runs when the model calls it; `parameters` is a JSON schema."""
+
+    type: Literal["function"] = "function"
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+Tool = Annotated[FileSearchTool | FunctionTool, Field(discriminator="type")]
+
+
+class FunctionChoice(Wire):
+    """The answer is a call of this function."""
+
+    type: Literal["function"] = "function"
+    name: FunctionName
+
+
+class FileSearchChoice(Wire):
+    """The documents are searched, whatever the question looks like."""
+
+    type: Literal["file_search"] = "file_search"
+
+
+class AllowedTools(Wire):
+    """Of the tools only these may be used."""
+
+    type: Literal["allowed_tools"] = "allowed_tools"
+    mode: Literal["auto", "required"]
+    tools: tuple[Annotated[FunctionChoice | FileSearchChoice, Field(discriminator="type")], ...]
+
+
+ToolChoice = (
+    Literal["auto", "none", "required"]
+    | Annotated[FunctionChoice | FileSearchChoice | AllowedTools, Field(discriminator="type")]
+)
+
+
 class Response(Wire):
-    """One answer and everything done for it."""
+    """One answer and everything done for it.
+
+    Numbers that the ask did not give are those that models take for themselves.
+    """
 
     id: str
     object: Literal["response"] = "response"
@@ -192,43 +312,20 @@ class Response(Wire):
     previous_response_id: str | None = None
     conversation: ConversationRef | None = None
     prompt_cache_key: str | None = None
-    reasoning: None = None
+    reasoning: ReasoningConfig | None = None
     safety_identifier: str | None = None
-    service_tier: str | None = None
+    service_tier: str = "default"
     store: bool = True
-    temperature: float | None = None
+    temperature: float = 1.0
     text: TextConfig = TextConfig()
-    tool_choice: Literal["auto", "none", "required"] = "auto"
-    tools: tuple[FileSearchTool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    tools: tuple[Tool, ...] = ()
     top_logprobs: int = 0
-    top_p: float | None = None
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     truncation: Literal["auto", "disabled"] = "auto"
     usage: Usage | None = None
     user: str | None = None
     metadata: dict[str, str] = {}
     ragsocket: Facts = Facts()
-
-
-class InputText(Wire):
-    """A text part of an input message."""
-
-    type: Literal["input_text", "output_text", "text"] = "input_text"
-    text: str
-    annotations: Annotated[Any, Field(exclude=True)] = None
-    logprobs: Annotated[Any, Field(exclude=True)] = None
-
-
-class InputMessage(Wire):
-    """A message handed in; an answer's own item may be handed back as it came."""
-
-    type: Literal["message"] = "message"
-    id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | tuple[InputText, ...]
-
-    def plain(self) -> str:
-        """Return the text of all parts."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 
 from ragsocket.protocol.resources import (
     FileCitation,
-    FileSearchCall,
-    OutputMessage,
+    OutputItem,
     OutputText,
+    ReasoningText,
     Response,
     Wire,
 )
@@ -84,7 +84,7 @@ class OutputItemAdded(ServerEvent):
 
     type: Literal["response.output_item.added"] = "response.output_item.added"
     output_index: int
-    item: Annotated[OutputMessage | FileSearchCall, Field(discriminator="type")]
+    item: OutputItem
 
 
 class OutputItemDone(ServerEvent):
@@ -92,7 +92,7 @@ class OutputItemDone(ServerEvent):
 
     type: Literal["response.output_item.done"] = "response.output_item.done"
     output_index: int
-    item: Annotated[OutputMessage | FileSearchCall, Field(discriminator="type")]
+    item: OutputItem
 
 
 class FileSearchInProgress(ServerEvent):
@@ -120,23 +120,23 @@ class FileSearchCompleted(ServerEvent):
 
 
 class ContentPartAdded(ServerEvent):
-    """A part of the message begins."""
+    """A part of a message, or of reasoning, begins."""
 
     type: Literal["response.content_part.added"] = "response.content_part.added"
     item_id: str
     output_index: int
     content_index: int
-    part: OutputText
+    part: Annotated[OutputText | ReasoningText, Field(discriminator="type")]
 
 
 class ContentPartDone(ServerEvent):
-    """A part of the message is final."""
+    """A part of a message, or of reasoning, is final."""
 
     type: Literal["response.content_part.done"] = "response.content_part.done"
     item_id: str
     output_index: int
     content_index: int
-    part: OutputText
+    part: Annotated[OutputText | ReasoningText, Field(discriminator="type")]
 
 
 class AnnotationAdded(ServerEvent):
@@ -161,17 +161,65 @@ class OutputTextDone(ServerEvent):
     text: str
 
 
+class ReasoningTextDone(ServerEvent):
+    """What the model thought is final."""
+
+    type: Literal["response.reasoning_text.done"] = "response.reasoning_text.done"
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
+
+
+class CallArgumentsDone(ServerEvent):
+    """The arguments of a function call are whole."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    item_id: str
+    output_index: int
+    arguments: str
+
+
 class OutputTextDelta(Wire):
-    """More text. The two fields that change stand last, see `DeltaWriter`."""
+    """More text."""
 
     type: Literal["response.output_text.delta"] = "response.output_text.delta"
     stream_id: Annotated[str | None, Optional] = None
     item_id: str
     output_index: int
-    content_index: int
+    content_index: int = 0
     logprobs: tuple[()] = ()
-    sequence_number: int
-    delta: str
+    sequence_number: int = 0
+    delta: str = ""
+
+
+class ReasoningTextDelta(Wire):
+    """More of what the model thinks before it answers; never part of the text."""
+
+    type: Literal["response.reasoning_text.delta"] = "response.reasoning_text.delta"
+    stream_id: Annotated[str | None, Optional] = None
+    item_id: str
+    output_index: int
+    content_index: int = 0
+    sequence_number: int = 0
+    delta: str = ""
+
+
+class CallArgumentsDelta(Wire):
+    """More of the arguments of a function call."""
+
+    type: Literal["response.function_call_arguments.delta"] = (
+        "response.function_call_arguments.delta"
+    )
+    stream_id: Annotated[str | None, Optional] = None
+    item_id: str
+    output_index: int
+    sequence_number: int = 0
+    delta: str = ""
+
+
+Delta = OutputTextDelta | ReasoningTextDelta | CallArgumentsDelta
+"""The events that come by the thousand; the two fields that change stand last."""
 
 
 class ErrorDetail(Wire):
@@ -272,6 +320,10 @@ SERVER_EVENTS: tuple[type[Wire], ...] = (
     OutputTextDelta,
     AnnotationAdded,
     OutputTextDone,
+    ReasoningTextDelta,
+    ReasoningTextDone,
+    CallArgumentsDelta,
+    CallArgumentsDone,
     ContentPartDone,
     OutputItemDone,
     ResponseCompleted,
@@ -290,21 +342,18 @@ def encode(event: BaseModel) -> bytes:
 
 
 class DeltaWriter:
-    """Writes the text deltas of one message at the cost of one string.
+    """Writes the deltas of one item at the cost of one string.
 
-    All but two fields of a delta stay the same for a whole answer, so the model is encoded once
+    All but two fields of a delta stay the same for a whole item, so the model is encoded once
     and only the number and the text are put in. A test compares the bytes with the model's own.
+
+    Args:
+        blank: a delta of the item, number 0 and without text.
     """
 
-    def __init__(self, *, item_id: str, output_index: int, stream_id: str | None) -> None:
-        blank = OutputTextDelta(
-            item_id=item_id,
-            output_index=output_index,
-            content_index=0,
-            stream_id=stream_id,
-            sequence_number=0,
-            delta="",
-        )
+    __slots__ = ("_head", "_text")
+
+    def __init__(self, blank: Delta) -> None:
         tail = b'0,"delta":""}'
         encoded = encode(blank)
         assert encoded.endswith(tail)

@@ -3,20 +3,74 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ragsocket.engine import base as engine
 from ragsocket.engine.base import Question, Retrieval, Sampling, Turn
+from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import ResponseCreate
-from ragsocket.protocol.ids import new_response_id
-from ragsocket.protocol.resources import ConversationRef, InputMessage, Response
+from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.ids import (
+    new_function_call_id,
+    new_function_output_id,
+    new_message_id,
+    new_reasoning_id,
+    new_response_id,
+)
+from ragsocket.protocol.input_items import FunctionCallOutput, InputItem, InputMessage
+from ragsocket.protocol.resources import (
+    ConversationRef,
+    FunctionCall,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    OutputItem,
+    OutputMessage,
+    Response,
+    TextConfig,
+)
+
+_NEW_ID = {
+    "message": new_message_id,
+    "function_call": new_function_call_id,
+    "function_call_output": new_function_output_id,
+    "reasoning": new_reasoning_id,
+}
 
 
-def messages(request: ResponseCreate) -> tuple[InputMessage, ...]:
-    """Return the messages that were handed in; a string is one of the user's."""
+def handed_in(request: ResponseCreate) -> tuple[InputItem, ...]:
+    """Return the items that were handed in, each with an id; a string is a user's message."""
     if isinstance(request.input, str):
-        return (InputMessage(role="user", content=request.input),)
-    return request.input
+        return (InputMessage(id=new_message_id(), role="user", content=request.input),)
+    return tuple(
+        item.model_copy(update={"id": _NEW_ID[item.type]()}) if item.id is None else item
+        for item in request.input
+    )
+
+
+def turns_of(items: Iterable[InputItem | OutputItem]) -> list[Turn]:
+    """Return what items say, in the words of an engine.
+
+    Reasoning and searches say nothing. Of a call that was cut off stays that the answer was.
+    """
+    turns: list[Turn] = []
+    for item in items:
+        if isinstance(item, InputMessage):
+            role: engine.Role = "system" if item.role == "developer" else item.role
+            images = tuple(engine.Image(one.image_url, one.detail) for one in item.images)
+            cut = role == "assistant" and item.status == "incomplete"
+            turns.append(Turn(role, item.plain(), cut=cut, images=images))
+        elif isinstance(item, OutputMessage):
+            text = "".join(part.text for part in item.content)
+            turns.append(Turn("assistant", text, cut=item.status != "completed"))
+        elif isinstance(item, FunctionCallOutput):
+            turns.append(Turn("tool", item.plain(), call_id=item.call_id))
+        elif isinstance(item, FunctionCall) and item.status == "completed":
+            call = engine.Call(item.call_id, item.name, item.arguments)
+            turns.append(Turn("assistant", "", calls=(call,)))
+        elif isinstance(item, FunctionCall):
+            turns.append(Turn("assistant", "", cut=True))
+    return turns
 
 
 def accepted(request: ResponseCreate, model: str, conversation_id: str | None) -> Response:
@@ -28,16 +82,22 @@ def accepted(request: ResponseCreate, model: str, conversation_id: str | None) -
         model=model,
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id,
         conversation=ConversationRef(id=conversation_id) if conversation_id else None,
         prompt_cache_key=request.prompt_cache_key,
         safety_identifier=request.safety_identifier,
-        service_tier=request.service_tier,
-        temperature=request.temperature,
+        reasoning=request.reasoning,
+        service_tier=request.service_tier or "default",
+        temperature=1.0 if request.temperature is None else request.temperature,
+        text=request.text,
         tool_choice=request.tool_choice,
         tools=request.tools or (),
-        top_p=request.top_p,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        truncation=request.truncation,
         user=request.user,
         metadata=request.metadata or {},
     )
@@ -64,31 +124,77 @@ class Defaults:
 
         System and developer messages join the instructions: they say how to answer, and are
         not part of what was said.
+
+        Raises:
+            RequestError: a function's output was handed in that no call asked for.
         """
-        handed_in = messages(request)
-        said = [m for m in handed_in if m.role in ("user", "assistant")]
-        told = [m.plain() for m in handed_in if m.role in ("system", "developer")]
+        turns = [*history, *turns_of(handed_in(request))]
+        _check_outputs(turns)
+        # A client that hands the whole conversation in says the same thing every time.
+        told = dict.fromkeys(turn.text for turn in turns if turn.role == "system")
         instructions = [text for text in (request.instructions, *told) if text]
-        tool = next(iter(request.tools or ()), None)
-        top_k = request.retrieval.similarity_top_k or (tool.max_num_results if tool else None)
+        tool = request.file_search
+        asked = request.retrieval
+        top_k = asked.similarity_top_k or (tool.max_num_results if tool else None)
+        functions = tuple(
+            engine.Function(one.name, one.description, one.parameters, one.strict)
+            for one in request.functions
+        )
+        searches = self.search and request.searches
         return Question(
-            turns=[
-                *history,
-                *(Turn("user" if m.role == "user" else "assistant", m.plain()) for m in said),
-            ],
+            turns=[turn for turn in turns if turn.role != "system"],
             owner=owner,
             model=model,
             instructions="\n\n".join(instructions) or None,
             retrieval=Retrieval(
-                search=self.search and request.searches,
-                mode=request.retrieval.mode,
+                search=searches,
+                insist=request.insists,
+                mode=asked.mode,
                 similarity_top_k=top_k or self.similarity_top_k,
-                response_mode=request.retrieval.response_mode,
+                response_mode=asked.response_mode,
                 vector_store_ids=tool.vector_store_ids if tool else (),
             ),
             sampling=Sampling(
                 temperature=request.temperature,
                 top_p=request.top_p,
                 max_output_tokens=request.max_output_tokens or self.max_output_tokens,
+                stop=request.sampling.stop,
+                seed=request.sampling.seed,
+                presence_penalty=request.presence_penalty,
+                frequency_penalty=request.frequency_penalty,
+                reasoning_effort=request.reasoning.effort if request.reasoning else None,
+                verbosity=request.text.verbosity,
+                format=_format(request.text),
             ),
+            functions=engine.Functions(
+                functions,
+                # Where there is a search, that is the tool which is used.
+                insist=request.insists and not searches,
+                parallel=request.parallel_tool_calls is not False,
+            )
+            if functions
+            else None,
+            may_trim=request.truncation == "auto",
         )
+
+
+def _check_outputs(turns: Sequence[Turn]) -> None:
+    called: set[str] = set()
+    for turn in turns:
+        called.update(call.call_id for call in turn.calls)
+        if turn.role == "tool" and turn.call_id not in called:
+            raise RequestError(
+                ErrorCode.FUNCTION_CALL_NOT_FOUND,
+                f"there is no function call {str(turn.call_id)[:64]!r} before its output; hand "
+                "the call in as well, or go on from the response that holds it.",
+                param="input",
+            )
+
+
+def _format(text: TextConfig) -> engine.JsonFormat | None:
+    if isinstance(text.format, JsonObjectFormat):
+        return engine.JsonFormat()
+    if isinstance(text.format, JsonSchemaFormat):
+        form = text.format
+        return engine.JsonFormat(form.name, form.schema_, form.description, form.strict)
+    return None

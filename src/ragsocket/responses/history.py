@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, bindparam, insert, literal, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -33,18 +32,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ragsocket.engine.base import Turn
 from ragsocket.errors import ConfigError, StaleOwner
 from ragsocket.protocol.ids import new_message_id
+from ragsocket.protocol.input_items import INPUT, InputItem
 from ragsocket.protocol.resources import (
     Facts,
-    InputMessage,
     OutputMessage,
     OutputText,
     Response,
 )
+from ragsocket.responses.asking import turns_of
 from ragsocket.responses.database import CONVERSATIONS, METADATA, RESPONSES, connect
 
 log = logging.getLogger("ragsocket.history")
-
-INPUT: TypeAdapter[tuple[InputMessage, ...]] = TypeAdapter(tuple[InputMessage, ...])
 
 MAX_CHAIN = 200
 """Responses walked back for one prompt; far more than any prompt budget holds."""
@@ -94,29 +92,20 @@ class Record:
     """One response as history knows it.
 
     Attributes:
-        input: the messages that were handed in.
+        input: the items that were handed in.
         response: the resource; its output ends at the cut.
         last_number: number of the terminal event, None while it runs.
     """
 
     owner: str
     parent_id: str | None
-    input: tuple[InputMessage, ...]
+    input: tuple[InputItem, ...]
     response: Response
     last_number: int | None
 
     def turns(self) -> list[Turn]:
         """Return what this response adds to a prompt: the question, then what was seen."""
-        turns = [
-            Turn("user" if m.role == "user" else "assistant", m.plain())
-            for m in self.input
-            if m.role in ("user", "assistant")
-        ]
-        for item in self.response.output:
-            if isinstance(item, OutputMessage):
-                text = "".join(part.text for part in item.content)
-                turns.append(Turn("assistant", text, cut=item.status != "completed"))
-        return turns
+        return turns_of([*self.input, *self.response.output])
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +180,7 @@ class History:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await engine.dispose()
 
-    def accept(self, response: Response, input: Sequence[InputMessage], *, owner: str) -> None:
+    def accept(self, response: Response, input: Sequence[InputItem], *, owner: str) -> None:
         """Write the row of an accepted response, soon and beside the stream."""
         row = self._row(response, input, owner=owner, finished=False)
 
@@ -203,7 +192,7 @@ class History:
     async def commit(
         self,
         response: Response,
-        input: Sequence[InputMessage],
+        input: Sequence[InputItem],
         *,
         owner: str,
         last_number: int,
@@ -213,7 +202,7 @@ class History:
 
         Args:
             response: the resource as its terminal event carries it.
-            input: the messages that were handed in.
+            input: the items that were handed in.
             owner: whose it is.
             last_number: number of the terminal event.
             moves_head: whether the conversation goes on from here.
@@ -314,7 +303,7 @@ class History:
     def _row(
         self,
         response: Response,
-        input: Sequence[InputMessage],
+        input: Sequence[InputItem],
         *,
         owner: str,
         finished: bool,

@@ -3,7 +3,8 @@ r"""The life of one response, as a pure state machine: engine events in, numbere
     NEW --accept--> CREATED --queue--> QUEUED
                        \----start----> IN_PROGRESS <--start-- QUEUED
     IN_PROGRESS --search--> SEARCHING --sources--> IN_PROGRESS
-    IN_PROGRESS --text----> WRITING   --text, citation--> WRITING
+    IN_PROGRESS, THINKING, WRITING, CALLING go from each to each of the last three, as the model
+    reasons, writes text or calls a function; citations come while WRITING, arguments while CALLING
     any state after NEW --end--> ENDED
 
 Rules that hold whatever the caller does, and that the tests drive at random:
@@ -11,8 +12,8 @@ Rules that hold whatever the caller does, and that the tests drive at random:
 1. Numbers start at 0 and have no gaps.
 2. Exactly one terminal event, and nothing after it.
 3. Once stopped, no delta gets a number; the first stop wins.
-4. `output_text.done`, the item, the terminal event and the stored text all hold the text up to
-   the cut, even where later deltas stand in the log.
+4. The last `done` of each item, the terminal event and what is stored all hold what was made up
+   to the cut, even where later events stand in the log. An item that began after it is left out.
 
 No event loop, no I/O, no clock of its own. An illegal trigger raises and changes nothing.
 
@@ -21,7 +22,6 @@ Over 400 lines because the states, the events made in them and the ending are on
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -31,20 +31,27 @@ import msgspec
 
 from ragsocket.engine import base as engine
 from ragsocket.protocol import server_events as ev
-from ragsocket.protocol.ids import new_message_id, new_search_id
 from ragsocket.protocol.resources import (
     Facts,
-    FileCitation,
-    FileSearchCall,
     IncompleteDetails,
-    OutputMessage,
-    OutputText,
+    InputTokensDetails,
+    OutputItem,
+    OutputTokensDetails,
     Reason,
     Response,
     ResponseError,
-    SearchResult,
     Status,
     Usage,
+)
+from ragsocket.responses.output import (
+    Calling,
+    Emit,
+    Item,
+    Message,
+    Output,
+    Search,
+    Thought,
+    Written,
 )
 
 
@@ -56,7 +63,9 @@ class State(Enum):
     QUEUED = auto()
     IN_PROGRESS = auto()
     SEARCHING = auto()
+    THINKING = auto()
     WRITING = auto()
+    CALLING = auto()
     ENDED = auto()
 
 
@@ -68,8 +77,11 @@ class Trigger(Enum):
     START = auto()
     SEARCH = auto()
     SOURCES = auto()
+    REASONING = auto()
     TEXT = auto()
     CITATION = auto()
+    CALL = auto()
+    ARGUMENTS = auto()
     END = auto()
 
 
@@ -80,14 +92,24 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.QUEUED, Trigger.START): State.IN_PROGRESS,
     (State.IN_PROGRESS, Trigger.SEARCH): State.SEARCHING,
     (State.SEARCHING, Trigger.SOURCES): State.IN_PROGRESS,
-    (State.IN_PROGRESS, Trigger.TEXT): State.WRITING,
-    (State.WRITING, Trigger.TEXT): State.WRITING,
+    **{
+        (state, trigger): to
+        for state in (State.IN_PROGRESS, State.THINKING, State.WRITING, State.CALLING)
+        for trigger, to in (
+            (Trigger.REASONING, State.THINKING),
+            (Trigger.TEXT, State.WRITING),
+            (Trigger.CALL, State.CALLING),
+        )
+    },
     (State.WRITING, Trigger.CITATION): State.WRITING,
+    (State.CALLING, Trigger.ARGUMENTS): State.CALLING,
     (State.CREATED, Trigger.END): State.ENDED,
     (State.QUEUED, Trigger.END): State.ENDED,
     (State.IN_PROGRESS, Trigger.END): State.ENDED,
     (State.SEARCHING, Trigger.END): State.ENDED,
+    (State.THINKING, Trigger.END): State.ENDED,
     (State.WRITING, Trigger.END): State.ENDED,
+    (State.CALLING, Trigger.END): State.ENDED,
 }
 
 
@@ -203,14 +225,12 @@ class Lifecycle:
         self._with_results = with_results
         self._next = 0
         self._facts: dict[str, Any] = {}
-        self._search: FileSearchCall | None = None
+        self._output = Output()
+        # The item of `_output` that is open, if it is one that deltas go to.
+        self._written: Written | None = None
         self._search_began = 0.0
-        self._message_id: str | None = None
-        self._delta_writer: ev.DeltaWriter | None = None
-        self._texts: list[str] = []
-        self._text_numbers: list[int] = []
-        self._annotations: list[FileCitation] = []
         self._tokens = 0
+        self._reasoning_tokens = 0
         self._usage: engine.Usage | None = None
         self._limit: engine.LimitReached | None = None
 
@@ -248,8 +268,15 @@ class Lifecycle:
             return []
         if isinstance(event, engine.TextDelta):
             return self._on_text(event)
+        if isinstance(event, engine.ReasoningDelta):
+            return self._on_reasoning(event)
         if isinstance(event, engine.Citation):
             return self._on_citation(event)
+        if isinstance(event, engine.CallBegun):
+            return self._on_call(event)
+        if isinstance(event, engine.CallArguments):
+            self._move(Trigger.ARGUMENTS)
+            return [self._write(event)]
         if isinstance(event, engine.Searching):
             return self._on_searching(event)
         if isinstance(event, engine.Sources):
@@ -287,36 +314,15 @@ class Lifecycle:
             raise IllegalTransition(f"END in {self.state.name}")
         cut = outcome.cut if isinstance(outcome, Stop) else self.last_number
         whole = outcome is None and self._limit is None
-        text = "".join(self._texts[: bisect_right(self._text_numbers, cut)])
-        annotations = tuple(a for a in self._annotations if a.index <= len(text))
         entries: list[Entry] = []
-        output: list[OutputMessage | FileSearchCall] = []
 
-        def close(cls: type[ev.ServerEvent], **fields: Any) -> None:
-            entries.append(self._make(cls, self._next + len(entries), **fields))
+        def close(cls: type[ev.ServerEvent], **fields: Any) -> int:
+            number = self._next + len(entries)
+            entries.append(self._make(cls, number, **fields))
+            return number
 
-        if self._search is not None:
-            search = self._search
-            if self.state is State.SEARCHING:
-                search = search.model_copy(update={"status": "incomplete"})
-                close(ev.OutputItemDone, output_index=0, item=search)
-            output.append(search)
-        index = len(output)
-        message_id = self._message_id or new_message_id()
-        at = {"item_id": message_id, "output_index": index, "content_index": 0}
-        if self._message_id is None:
-            blank = OutputMessage(id=message_id, status="in_progress")
-            close(ev.OutputItemAdded, output_index=index, item=blank)
-            close(ev.ContentPartAdded, **at, part=OutputText(text=""))
-        part = OutputText(text=text, annotations=annotations)
-        message = OutputMessage(
-            id=message_id, status="completed" if whole else "incomplete", content=(part,)
-        )
-        close(ev.OutputTextDone, **at, text=text)
-        close(ev.ContentPartDone, **at, part=part)
-        close(ev.OutputItemDone, output_index=index, item=message)
-        output.append(message)
-        response = self._final(outcome, tuple(output), now)
+        output = self._output.end(close, cut, whole=whole)
+        response = self._final(outcome, output, now)
         number = self._next + len(entries)
         entries.append(terminal_entry(response, number, self._stream_id))
         return Ending(tuple(entries), response)
@@ -345,90 +351,82 @@ class Lifecycle:
         self._next += 1
         return entry
 
-    def _on_text(self, event: engine.TextDelta) -> list[Entry]:
-        if self.state is not State.WRITING:
-            self._move(Trigger.TEXT)
-        entries = [] if self._delta_writer else self._open_message()
-        assert self._delta_writer is not None
-        number = self._next
-        self._next += 1
-        self._texts.append(event.text)
-        self._text_numbers.append(number)
-        self._tokens += event.tokens
-        data = self._delta_writer.write(number, event.text)
-        entries.append(Entry(number, "response.output_text.delta", event.text, data))
+    def _begin(self, item: Item) -> list[Entry]:
+        """Open an item; returns what was said for it, and for the one before."""
+        entries: list[Entry] = []
+        self._output.begin(self._into(entries), item)
+        self._written = item if isinstance(item, Written) else None
         return entries
 
-    def _open_message(self) -> list[Entry]:
-        self._facts["ttft_ms"] = self._since(self._born)
-        index = 0 if self._search is None else 1
-        self._message_id = new_message_id()
-        self._delta_writer = ev.DeltaWriter(
-            item_id=self._message_id, output_index=index, stream_id=self._stream_id
-        )
-        blank = OutputMessage(id=self._message_id, status="in_progress")
-        return [
-            self._emit(ev.OutputItemAdded, output_index=index, item=blank),
-            self._emit(
-                ev.ContentPartAdded,
-                item_id=self._message_id,
-                output_index=index,
-                content_index=0,
-                part=OutputText(text=""),
-            ),
-        ]
+    def _into(self, entries: list[Entry]) -> Emit:
+        def emit(cls: type[ev.ServerEvent], **fields: Any) -> int:
+            entry = self._emit(cls, **fields)
+            entries.append(entry)
+            return entry.number
+
+        return emit
+
+    def _write(
+        self, event: engine.TextDelta | engine.ReasoningDelta | engine.CallArguments
+    ) -> Entry:
+        """Make the delta of the item that is open."""
+        item = self._written
+        assert item is not None
+        number = self._next
+        self._next = number + 1
+        self._tokens += event.tokens
+        text = event.text
+        data = item.add(number, text)
+        return Entry(number, item.delta_type, text if item.is_text else None, data)
+
+    def _on_text(self, event: engine.TextDelta) -> list[Entry]:
+        if self.state is State.WRITING:
+            return [self._write(event)]
+        self._move(Trigger.TEXT)
+        self._facts.setdefault("ttft_ms", self._since(self._born))
+        output = self._output
+        message = Message(output.next_index, self._stream_id, offset=output.text_length)
+        return [*self._begin(message), self._write(event)]
+
+    def _on_reasoning(self, event: engine.ReasoningDelta) -> list[Entry]:
+        if self.state is State.THINKING:
+            self._reasoning_tokens += event.tokens
+            return [self._write(event)]
+        self._move(Trigger.REASONING)
+        self._reasoning_tokens += event.tokens
+        thought = Thought(self._output.next_index, self._stream_id)
+        return [*self._begin(thought), self._write(event)]
+
+    def _on_call(self, event: engine.CallBegun) -> list[Entry]:
+        self._move(Trigger.CALL)
+        return self._begin(Calling(self._output.next_index, self._stream_id, event))
 
     def _on_citation(self, event: engine.Citation) -> list[Entry]:
         self._move(Trigger.CITATION)
-        assert self._message_id is not None
-        citation = FileCitation(
-            file_id=event.source.file_id, filename=event.source.file_name, index=event.index
-        )
-        self._annotations.append(citation)
-        return [
-            self._emit(
-                ev.AnnotationAdded,
-                item_id=self._message_id,
-                output_index=0 if self._search is None else 1,
-                content_index=0,
-                annotation_index=len(self._annotations) - 1,
-                annotation=citation,
-            )
-        ]
+        assert isinstance(self._output.open, Message)
+        entries: list[Entry] = []
+        self._output.open.cite(self._into(entries), event)
+        return entries
 
     def _on_searching(self, event: engine.Searching) -> list[Entry]:
         self._move(Trigger.SEARCH)
         self._search_began = self._clock()
-        self._search = FileSearchCall(
-            id=new_search_id(), status="in_progress", queries=tuple(event.queries)
-        )
-        at = {"output_index": 0, "item_id": self._search.id}
-        return [
-            self._emit(ev.OutputItemAdded, output_index=0, item=self._search),
-            self._emit(ev.FileSearchInProgress, **at),
-            self._emit(ev.FileSearchSearching, **at),
-        ]
+        index = self._output.next_index
+        return self._begin(Search(index, event.queries, with_results=self._with_results))
 
     def _on_sources(self, event: engine.Sources) -> list[Entry]:
         self._move(Trigger.SOURCES)
-        assert self._search is not None
+        assert isinstance(self._output.open, Search)
         self._facts["retrieval_ms"] = self._since(self._search_began)
         self._facts["index_revision"] = event.index_revision
-        results = tuple(_result(source) for source in event.sources)
-        self._search = self._search.model_copy(
-            update={"status": "completed", "results": results if self._with_results else None}
-        )
-        return [
-            self._emit(ev.FileSearchCompleted, output_index=0, item_id=self._search.id),
-            self._emit(ev.OutputItemDone, output_index=0, item=self._search),
-        ]
+        entries: list[Entry] = []
+        self._output.open.find(self._into(entries), event.sources)
+        return entries
 
     def _since(self, instant: float) -> float:
         return round((self._clock() - instant) * 1000, 3)
 
-    def _final(
-        self, outcome: Outcome, output: tuple[OutputMessage | FileSearchCall, ...], now: int
-    ) -> Response:
+    def _final(self, outcome: Outcome, output: tuple[OutputItem, ...], now: int) -> Response:
         status: Status = "completed"
         reason: Reason = "completed"
         error = details = None
@@ -446,6 +444,7 @@ class Lifecycle:
         # A model that counts for itself does so at its own end; an answer that was stopped
         # before has our count of the tokens that came.
         output_tokens = usage.output_tokens if not usage.estimated else self._tokens
+        reasoning = usage.reasoning_tokens if not usage.estimated else self._reasoning_tokens
         facts = {
             **self._facts,
             "reason": reason,
@@ -461,7 +460,9 @@ class Lifecycle:
                 "output": output,
                 "usage": Usage(
                     input_tokens=usage.input_tokens,
+                    input_tokens_details=InputTokensDetails(cached_tokens=usage.cached_tokens),
                     output_tokens=output_tokens,
+                    output_tokens_details=OutputTokensDetails(reasoning_tokens=reasoning),
                     total_tokens=usage.input_tokens + output_tokens,
                 ),
                 "ragsocket": Facts.model_validate(facts),
@@ -475,16 +476,3 @@ def terminal_entry(response: Response, number: int, stream_id: str | None = None
     kind = kinds.get(response.status, ev.ResponseIncomplete)
     event = kind(stream_id=stream_id, sequence_number=number, response=response)
     return Entry(number, event.type, None, ev.encode(event))
-
-
-def _result(source: engine.Source) -> SearchResult:
-    attributes: dict[str, str | float | bool] = {"passage_id": source.passage_id}
-    if source.place is not None:
-        attributes["place"] = source.place
-    return SearchResult(
-        file_id=source.file_id,
-        filename=source.file_name,
-        score=source.score,
-        text=source.text,
-        attributes=attributes,
-    )

@@ -9,8 +9,8 @@ import anyio
 
 from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import ResponseCreate
-from ragsocket.protocol.resources import InputMessage, Reason, Response
-from ragsocket.responses.asking import messages
+from ragsocket.protocol.resources import Reason, Response
+from ragsocket.responses.asking import handed_in
 from ragsocket.responses.event_log import EventLog, Subscription
 from ragsocket.responses.lifecycle import Lifecycle
 from ragsocket.responses.turnstile import Turnstile
@@ -41,6 +41,7 @@ class Running:
         id: `resp_…`.
         owner: whose it is.
         request: what was asked.
+        input: the items that were handed in.
         log: its numbered events.
         finished_at: monotonic seconds of its end, None while it runs.
         rejection: why it never came to be; its log then holds one `error` event.
@@ -60,6 +61,7 @@ class Running:
         self.id = lifecycle.response.id
         self.owner = owner
         self.request = request
+        self.input = handed_in(request)
         self.log = EventLog()
         self.finished_at: float | None = None
         self.rejection: RequestError | None = None
@@ -78,11 +80,6 @@ class Running:
         self._delivered = -1
         for stile in self._turnstiles:
             stile.enter(self)
-
-    @property
-    def input(self) -> tuple[InputMessage, ...]:
-        """The messages that were handed in."""
-        return messages(self.request)
 
     @property
     def response(self) -> Response:

@@ -21,7 +21,7 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from ragsocket.engine.base import LimitReached, Sampling, TextDelta, Usage
+from ragsocket.engine.base import Functions, ModelEvent, Sampling
 from ragsocket.engine.chat_chunks import upstream_error
 from ragsocket.engine.models.catalog import sha256_of
 from ragsocket.engine.models.child_process import Child, ChildFailed, Load, running_child
@@ -172,15 +172,20 @@ class LocalModel:
             await self._up.tokens.aclose()
 
     async def stream(
-        self, messages: Sequence[Message], *, model: str, sampling: Sampling
-    ) -> AsyncGenerator[TextDelta | Usage | LimitReached]:
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        sampling: Sampling,
+        functions: Functions | None = None,
+    ) -> AsyncGenerator[ModelEvent]:
         """See `TokenStream.stream`. Waits for a slot, and for a model that is being loaded.
 
         Raises:
             EngineError: `upstream_unavailable` while the model is restarted; or from the model.
         """
         async with self._slot() as up:
-            events = up.tokens.stream(messages, model=model, sampling=sampling)
+            events = up.tokens.stream(messages, model=model, sampling=sampling, functions=functions)
             async with aclosing(events):
                 async for event in events:
                     yield event
