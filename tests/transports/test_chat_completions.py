@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,9 +14,9 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from harness import PATIENCE_S, Served
+from harness import PATIENCE_S, Served, serving
 from ragsocket.protocol.chat import CHAT_REFUSED
-from upstream import Script, Upstream
+from upstream import Script, Upstream, calls
 
 FERRY = "When does the ferry to Holm leave?"
 URL = "/v1/chat/completions"
@@ -36,6 +37,18 @@ async def official(served: Served) -> AsyncIterator[AsyncOpenAI]:
         base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S
     ) as client:
         yield client
+
+
+TIDE: Any = {"name": "tide", "parameters": {"type": "object"}}
+TOOLS: Any = [{"type": "function", "function": TIDE}]
+CALL: Any = {"id": "call_x", "type": "function", "function": {"name": "tide", "arguments": "{}"}}
+SEA: Any = {"type": "function", "function": {"name": "sea"}}
+SHIP: Any = {"type": "image_url", "image_url": {"url": "https://holm.example/ship.png"}}
+
+
+def says(**fields: Any) -> dict[str, Any]:
+    """A request of one message, a user's unless it says otherwise."""
+    return {"messages": [{"role": "user", "content": "x", **fields}]}
 
 
 async def release(upstream: Upstream, tokens: int) -> None:
@@ -192,6 +205,132 @@ async def test_a_limit_and_a_failure_are_told(served: Served, upstream: Upstream
         assert raised.value.code == "upstream_failed"
 
 
+async def test_a_function_is_called_and_its_output_handed_in(
+    served: Served, upstream: Upstream
+) -> None:
+    """The official client gets the call and answers it; the model sees both, and no passages."""
+    upstream.queue(
+        Script(
+            tokens=("Let me look. ", *calls("tide", '{"at":', '"Holm"}', id="call_x")),
+            finish_reason="tool_calls",
+        ),
+        Script(tokens=("At nine.",)),
+    )
+    messages: list[Any] = [{"role": "user", "content": FERRY}]
+    async with official(served) as client:
+        first = await client.chat.completions.create(
+            model="scripted", messages=messages, tools=TOOLS, tool_choice="required"
+        )
+        assert first.choices[0].finish_reason == "tool_calls"
+        told = first.choices[0].message
+        assert told.content == "Let me look. "
+        assert told.tool_calls is not None
+        (call,) = told.tool_calls
+        assert call.type == "function"
+        assert (call.id, call.function.arguments) == ("call_x", '{"at":"Holm"}')
+        messages += [told.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "9"}]
+        second = await client.chat.completions.create(
+            model="scripted", messages=messages, tools=TOOLS
+        )
+    assert second.choices[0].message.content == "At nine."
+    assert second.choices[0].finish_reason == "stop"
+    asked = upstream.requests[0].body
+    assert (asked["tools"], asked["tool_choice"]) == (TOOLS, "required")
+    prompt = upstream.requests[1].messages
+    assert [message["role"] for message in prompt] == ["system", "user", "assistant", "tool"]
+    assert prompt[2]["content"] == "Let me look. "
+    assert prompt[2]["tool_calls"][0]["function"]["arguments"] == '{"at":"Holm"}'
+    assert prompt[3]["content"] == "9"
+    assert FERRY in prompt[1]["content"]
+    assert "passage" not in prompt[1]["content"]
+
+
+async def test_calls_and_thoughts_are_streamed(served: Served, upstream: Upstream) -> None:
+    """In pieces that the official client puts together; the thoughts stay out of the text."""
+    upstream.queue(
+        Script(
+            tokens=(
+                {"reasoning_content": "Two ports."},
+                *calls("tide", '{"at":', '"Holm"}'),
+                *calls("tide", "{}", index=1),
+            ),
+            finish_reason="tool_calls",
+        )
+    )
+    chunks: list[ChatCompletionChunk] = []
+    async with official(served) as client:
+        async with client.chat.completions.stream(
+            model="scripted", messages=[{"role": "user", "content": FERRY}], tools=TOOLS
+        ) as events:
+            async for event in events:
+                if event.type == "chunk":
+                    chunks.append(event.chunk)
+            whole = (await events.get_final_completion()).choices[0]
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True, warnings=False))
+    assert whole.finish_reason == "tool_calls"
+    assert not whole.message.content
+    assert whole.message.tool_calls is not None
+    assert [(one.id, one.function.arguments) for one in whole.message.tool_calls] == [
+        ("call_0", '{"at":"Holm"}'),
+        ("call_1", "{}"),
+    ]
+    extras = [chunk.choices[0].delta.model_extra or {} for chunk in chunks if chunk.choices]
+    assert [e["reasoning_content"] for e in extras if "reasoning_content" in e] == ["Two ports."]
+
+
+async def test_thoughts_and_a_cut_call_of_a_whole_answer(
+    served: Served, upstream: Upstream
+) -> None:
+    """The thoughts stand beside the text; a call that the limit cut off is not handed out."""
+    upstream.queue(
+        Script(tokens=({"reasoning_content": "Hm."}, "At ", "nine.")),
+        Script(tokens=calls("tide", '{"at":'), finish_reason="length"),
+    )
+    async with served.http() as http:
+        answer = (await http.post(URL, json=ask(FERRY))).json()["choices"][0]
+        assert answer["message"]["reasoning_content"] == "Hm."
+        assert answer["message"]["content"] == "At nine."
+        cut = (await http.post(URL, json=ask(FERRY, tools=TOOLS))).json()["choices"][0]
+        assert cut["finish_reason"] == "length"
+        assert "tool_calls" not in cut["message"]
+
+
+async def test_fields_of_the_model_reach_it(served: Served, upstream: Upstream) -> None:
+    """Under the names that they came with; functions beside a search if `retrieval` is there."""
+    schema = {"name": "time", "schema": {"type": "object"}, "strict": True}
+    passed_on: dict[str, Any] = {
+        "stop": ["END"],
+        "seed": 7,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "reasoning_effort": "low",
+        "verbosity": "low",
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        "parallel_tool_calls": False,
+        "tools": TOOLS,
+    }
+    async with served.http() as http:
+        answer = await http.post(URL, json=ask(FERRY, **passed_on, retrieval={"mode": "sparse"}))
+        assert answer.json()["sources"] != []
+        await http.post(URL, json=ask(FERRY, stop="END", response_format={"type": "json_object"}))
+    body = upstream.requests[0].body
+    assert {name: body[name] for name in passed_on} == passed_on
+    body = upstream.requests[1].body
+    assert (body["stop"], body["response_format"]) == (["END"], {"type": "json_object"})
+
+
+async def test_pictures_reach_a_model_that_takes_them(state: Path, upstream: Upstream) -> None:
+    """If the operator says that it does, with their detail."""
+    async with serving(state, upstream=upstream, llm_images=True) as served, served.http() as http:
+        ship = {"type": "image_url", "image_url": {**SHIP["image_url"], "detail": "low"}}
+        parts = [{"type": "text", "text": FERRY}, ship]
+        answer = await http.post(URL, json=says(content=parts))
+        assert answer.status_code == 200
+    content = upstream.requests[0].messages[-1]["content"]
+    assert ship in content
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "words"),
     [
@@ -205,7 +344,23 @@ async def test_a_limit_and_a_failure_are_told(served: Served, upstream: Upstream
         (ask(" "), 400, "messages", "must be the user's"),
         (ask(FERRY, model="gpt-9"), 404, "model", "there is scripted"),
         (ask(FERRY, temperature=9), 400, "temperature", "less than or equal to 2"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role", "input should"),
+        (says(role="robot"), 400, "messages[0].role", "input should"),
+        (says(role="tool"), 400, "messages[0]", "tool_call_id belongs"),
+        (says(tool_call_id="x"), 400, "messages[0]", "tool_call_id belongs"),
+        (says(role="tool", tool_call_id="x"), 400, "messages[0].tool_call_id", "no call"),
+        (says(tool_calls=[CALL]), 400, "messages[0]", "only messages of the assistant"),
+        (says(role="system", content=[SHIP]), 400, "messages[0]", "only messages of the user"),
+        (says(content=[SHIP]), 400, None, "takes no pictures"),
+        (
+            says(content=[{"type": "image_url", "image_url": {"url": "ship.png"}}]),
+            400,
+            "messages[0].content[0].image_url.url",
+            "write it as https",
+        ),
+        (ask(FERRY, tools=[{"type": "retrieval"}]), 400, "tools[0].type", "input should be 'func"),
+        (ask(FERRY, tools=TOOLS, tool_choice=SEA), 400, "tool_choice", "no function 'sea'"),
+        (ask(FERRY, stop=["x"] * 5), 400, "stop", "at most 4"),
+        (ask(FERRY, response_format={"type": "xml"}), 400, "response_format", "must be one of"),
     ],
 )
 async def test_bad_requests_are_told_what_is_wrong(
@@ -225,7 +380,7 @@ async def test_fields_that_would_change_the_answer_are_refused_by_name(served: S
             answer = await http.post(URL, json=ask(FERRY, **{name: ["x"]}))
             assert answer.status_code == 400
             assert answer.json()["error"]["param"] == name
-        nothing = dict.fromkeys(CHAT_REFUSED) | {"presence_penalty": 0, "tools": [], "store": True}
+        nothing = dict.fromkeys(CHAT_REFUSED) | {"logit_bias": {}, "store": True}
         answer = await http.post(URL, json=ask(FERRY, seed=1, **nothing))
         assert answer.status_code == 200
 

@@ -80,6 +80,10 @@ TOOL_REFUSED = {
 """Members of a tool that are refused by name, with the reason."""
 
 
+StopText = Annotated[str, Field(min_length=1)]
+StopTexts = Annotated[tuple[StopText, ...], Field(max_length=4)]
+
+
 class RetrievalOptions(Wire):
     """How to search for one question (an extra of this server)."""
 
@@ -97,7 +101,7 @@ class RetrievalOptions(Wire):
 class SamplingOptions(Wire):
     """What chat completions can tell a model and the Responses API cannot (an extra)."""
 
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)] = Field(
+    stop: StopTexts = Field(
         (), description="Texts at which the model stops, without saying them; four at most."
     )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(

@@ -18,10 +18,10 @@ from ragsocket.protocol.client_events import (
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.input_items import INPUT_TAGS
 
-_UNIONS = ("format", "tool_choice")
+_UNIONS = ("format", "response_format", "tool_choice")
 _TAGS = INPUT_TAGS | {
     *TOOL_TYPES,
-    *("allowed_tools", "text", "json_object", "json_schema"),
+    *("allowed_tools", "text", "json_object", "json_schema", "image_url"),
 }
 
 Whole = Literal["frame", "body"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from ragsocket.errors import RequestError
 from ragsocket.protocol.errors import ErrorCode
@@ -25,6 +25,16 @@ from ragsocket.protocol.resources import (
 _IMAGE_URL = re.compile(r"https?://[^\s]+|data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=_-]+")
 
 
+def _is_picture(value: str) -> str:
+    if not _IMAGE_URL.fullmatch(value):
+        raise ValueError("write it as https://… or data:image/png;base64,…")
+    return value
+
+
+ImageUrl = Annotated[str, AfterValidator(_is_picture)]
+ImageDetail = Literal["auto", "low", "high", "original"]
+
+
 class InputText(Wire):
     """A text part of an input message."""
 
@@ -36,15 +46,8 @@ class InputImage(Wire):
     """A picture, for models that take them: an address, or the picture itself as a data URL."""
 
     type: Literal["input_image"] = "input_image"
-    image_url: str
-    detail: Literal["auto", "low", "high", "original"] = "auto"
-
-    @field_validator("image_url")
-    @classmethod
-    def _is_one(cls, value: str) -> str:
-        if not _IMAGE_URL.fullmatch(value):
-            raise ValueError("write it as https://… or data:image/png;base64,…")
-        return value
+    image_url: ImageUrl
+    detail: ImageDetail = "auto"
 
 
 Part = Annotated[InputText | InputImage | OutputText, Field(discriminator="type")]

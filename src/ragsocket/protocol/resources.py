@@ -186,19 +186,23 @@ class JsonSchemaFormat(Wire):
     strict: bool | None = None
 
 
+Verbosity = Literal["low", "medium", "high"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
 class TextConfig(Wire):
     """Settings of the answer's text; `verbosity` is passed on to the model."""
 
     format: Annotated[
         PlainFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
     ] = PlainFormat()
-    verbosity: Annotated[Literal["low", "medium", "high"] | None, Field(exclude_if=_absent)] = None
+    verbosity: Annotated[Verbosity | None, Field(exclude_if=_absent)] = None
 
 
 class ReasoningConfig(Wire):
     """How much the model thinks; `effort` is passed on, `summary` has no effect."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: ReasoningEffort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
 
 

@@ -28,7 +28,10 @@ HEARTBEAT_S = 15.0
 FAILURE_STATUS = {
     "upstream_rate_limited": 429,
     "upstream_timeout": 504,
+    "vector_store_not_found": 404,
     ErrorCode.INPUT_TOO_LARGE: 400,
+    ErrorCode.UNSUPPORTED_PARAMETER: 400,
+    ErrorCode.FUNCTION_CALL_NOT_FOUND: 400,
     ErrorCode.ENGINE_NOT_READY: 503,
     ErrorCode.HISTORY_UNAVAILABLE: 503,
     ErrorCode.INTERNAL_ERROR: 500,
