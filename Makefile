@@ -42,7 +42,7 @@ run: venv-run ## set up what is missing, the model too, then answer from the fol
 	@exec $(BIN)/ragsocket serve --pull $(if $(HOST),--host $(call quoted,$(HOST))) \
 		$(if $(PORT),--port $(call quoted,$(PORT))) $(if $(DATA),--data $(call quoted,$(FOLDER))) $(ARGS)
 
-setup: venv-test node-modules ## set up everything that the tests need
+setup: venv-test venv-bench-tutorial node-modules ## set up everything that the tests need
 
 test: setup lint types ## set up, then check style and types and run the tests
 	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
@@ -52,7 +52,7 @@ lint: venv-test ## check style
 	@$(BIN)/python -m ruff format --check .
 
 types: venv-test ## check types
-	@$(BIN)/python -m mypy --strict src tests benchmarks docs
+	@$(BIN)/python -m mypy --strict src clients/python/src tests benchmarks docs
 
 format: venv-test ## bring the code into style
 	@$(BIN)/python -m ruff check --fix .
@@ -100,7 +100,7 @@ lock: venv-lock ## write requirements/*.txt anew
 
 clean: ## remove what make made; conversations and the index (.ragsocket) stay
 	@rm -rf .venv .venv-bench-tutorial .venv-lock dist tests/js/node_modules \
-		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+		clients/js/node_modules clients/js/types .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	@find src tests benchmarks clients -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- environments -----------------------------------------------------------------------------
@@ -158,10 +158,12 @@ venv-lock:
 	$(call environment,.venv-lock,lock,,anew)
 
 node-modules:
-	@set -e; cd tests/js; \
-	want=`cksum < package-lock.json`; \
-	if [ "`cat node_modules/.holds 2>/dev/null`" = "$$want" ]; then exit 0; fi; \
-	node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null 2>&1 || { \
-		echo 'make: the tests need Node 20 or newer, and npm. Install them (apt install nodejs npm, or brew install node), then run this again.' >&2; exit 1; }; \
-	npm ci --loglevel=error >/dev/null; \
-	echo "$$want" > node_modules/.holds
+	@set -e; for folder in tests/js clients/js; do ( \
+		cd $$folder; \
+		want=`cksum < package-lock.json`; \
+		if [ "`cat node_modules/.holds 2>/dev/null`" = "$$want" ]; then exit 0; fi; \
+		node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null 2>&1 || { \
+			echo 'make: the tests need Node 20 or newer, and npm. Install them (apt install nodejs npm, or brew install node), then run this again.' >&2; exit 1; }; \
+		npm ci --loglevel=error >/dev/null; \
+		echo "$$want" > node_modules/.holds \
+	); done

@@ -1,4 +1,4 @@
-"""Writes the generated tables of the documentation from the models they describe.
+"""Writes what is generated from the models: tables of the documents, types of the clients.
 
     python docs/generate.py           writes them into the documents
     python docs/generate.py --check   exits with 1 if a document is out of date
@@ -8,13 +8,17 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typed_dicts import python_types
+from typescript import type_declarations, with_codes
 
 from ragsocket.protocol.chat import CHAT_REFUSED, ChatCompletionCreate
 from ragsocket.protocol.client_events import (
@@ -23,11 +27,15 @@ from ragsocket.protocol.client_events import (
     ResponseCancel,
     ResponseCreate,
     ResponseResume,
+    ResponseSteer,
     RetrievalOptions,
 )
-from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, Fact
-from ragsocket.protocol.resources import Facts
+from ragsocket.protocol.conversations import ConversationFacts
+from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, STEER_ERRORS, Fact
+from ragsocket.protocol.examples import examples
+from ragsocket.protocol.resources import Facts, Feedback
 from ragsocket.protocol.server_events import SERVER_EVENTS
+from ragsocket.protocol.specification import CLIENT_EVENTS, event_type
 from ragsocket.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -64,12 +72,12 @@ def fields_of(model: type[BaseModel]) -> str:
     return table(("field", "meaning"), rows)
 
 
-def facts() -> str:
-    """What stands in `response.ragsocket`; the meanings are those of the model's docstring."""
-    text = Facts.__doc__ or ""
+def facts(model: type[BaseModel]) -> str:
+    """What stands in a `ragsocket` field; the meanings are those of the model's docstring."""
+    text = model.__doc__ or ""
     meanings = dict(re.findall(r"^\s+(\w+): (.+)$", text, re.MULTILINE))
     return table(
-        ("field", "meaning"), ([f"`{name}`", meanings[name]] for name in Facts.model_fields)
+        ("field", "meaning"), ([f"`{name}`", meanings[name]] for name in model.model_fields)
     )
 
 
@@ -102,6 +110,38 @@ def close_codes() -> str:
     return table(("code", "meaning", "connect again", "answers go on"), rows)
 
 
+def client_examples() -> str:
+    """One example of each client event."""
+    return example_block(events_of(CLIENT_EVENTS))
+
+
+def server_examples() -> str:
+    """One example of each server event, with the Response cut short in all but one."""
+    short = []
+    for event in events_of(SERVER_EVENTS):
+        if "response" in event and event["type"] != "response.completed":
+            response = event["response"]
+            some = {name: response[name] for name in ("id", "status", "error") if response[name]}
+            facts = {name: fact for name, fact in response["ragsocket"].items() if fact is not None}
+            short.append({**event, "response": {**some, "ragsocket": facts, "…": "…"}})
+        else:
+            short.append(event)
+    return example_block(short)
+
+
+def events_of(models: Iterable[type[BaseModel]]) -> list[dict[str, Any]]:
+    """The examples of these events, in order."""
+    known = examples()
+    return [known[event_type(model)] for model in models if event_type(model) in known]
+
+
+def example_block(events: Iterable[dict[str, Any]]) -> str:
+    """Examples, each on a line of its own."""
+    lines = [json.dumps(event, ensure_ascii=False) for event in events]
+    text = "\n".join(lines).replace(', "…": "…"}', ", …}")
+    return f"```text\n{text}\n```\n"
+
+
 def settings() -> str:
     """Every setting, its environment variable and its default."""
     rows = [
@@ -116,13 +156,19 @@ TABLES: dict[str, Callable[[], str]] = {
     "chat-fields": lambda: classed_fields(ChatCompletionCreate, CHAT_REFUSED),
     "retrieval-fields": lambda: fields_of(RetrievalOptions),
     "cancel-fields": lambda: fields_of(ResponseCancel),
+    "steer-fields": lambda: fields_of(ResponseSteer),
+    "steer-errors": lambda: codes(STEER_ERRORS),
     "resume-fields": lambda: fields_of(ResponseResume),
     "ping-fields": lambda: fields_of(Ping),
-    "facts": facts,
+    "facts": lambda: facts(Facts),
+    "feedback-fields": lambda: fields_of(Feedback),
+    "conversation-facts": lambda: facts(ConversationFacts),
     "server-events": server_events,
     "event-errors": lambda: codes(EVENT_ERRORS),
     "failures": lambda: codes(FAILURES),
     "close-codes": close_codes,
+    "client-examples": client_examples,
+    "server-examples": server_examples,
     "settings": settings,
 }
 
@@ -132,15 +178,27 @@ def generated(text: str) -> str:
     return TABLE.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", text)
 
 
+JAVASCRIPT = ROOT / "clients" / "js"
+PYTHON = ROOT / "clients" / "python" / "src" / "ragsocket_client"
+WRITTEN: dict[Path, Callable[[str], str]] = {
+    **dict.fromkeys(DOCUMENTS, generated),
+    JAVASCRIPT / "events.d.ts": lambda _: type_declarations(),
+    JAVASCRIPT / "answer.js": with_codes,
+    PYTHON / "wire.py": lambda _: python_types(),
+}
+"""Each generated file, and how its new text comes from its old one."""
+
+
 def main() -> int:
     """Write the documents, or with `--check` say which ones are out of date."""
     stale = []
-    for document in DOCUMENTS:
-        text = document.read_text()
-        if generated(text) != text:
+    for document, write in WRITTEN.items():
+        text = document.read_text() if document.exists() else ""
+        written = write(text)
+        if written != text:
             stale.append(document.name)
             if "--check" not in sys.argv:
-                document.write_text(generated(text))
+                document.write_text(written)
     print("\n".join(stale) or "up to date")  # noqa: T201
     return 1 if stale and "--check" in sys.argv else 0
 

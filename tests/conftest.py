@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from openai import AsyncOpenAI
 
-from harness import Served, serving
-from ragsocket.settings import Settings
+from harness import Served, index, official, serving
 from upstream import Upstream
+
+SAMPLES = Path(__file__).parent.parent / "data"
 
 
 @pytest.fixture
@@ -52,21 +54,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ingested(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory with an index of the two documents, for copying."""
     state = tmp_path_factory.mktemp("ingested")
-    _ingest(documents, state)
+    index(documents, state)
     return state
-
-
-def _ingest(folder: Path, state: Path) -> None:
-    from ragsocket.engine.ingestion.pipeline import ingest
-
-    settings = Settings(state_dir=state)
-    ingest(
-        folder,
-        settings.index_path,
-        embed=None,
-        chunk_tokens=settings.chunk_tokens,
-        chunk_overlap_tokens=settings.chunk_overlap_tokens,
-    )
 
 
 @pytest.fixture
@@ -81,7 +70,7 @@ def _worked_in(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "documents").mkdir()
     (folder / ".ragsocket").mkdir(mode=0o700)
     shutil.copy(documents / "ferry.md", folder / "documents")
-    _ingest(folder / "documents", folder / ".ragsocket")
+    index(folder / "documents", folder / ".ragsocket")
     return folder
 
 
@@ -96,3 +85,26 @@ async def served(upstream: Upstream, state: Path) -> AsyncIterator[Served]:
     """The whole server over two documents and the scripted model, ready for questions."""
     async with serving(state, upstream=upstream) as server:
         yield server
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[AsyncOpenAI]:
+    """The official client, which repeats nothing by itself."""
+    async with official(served) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with an index of the sample documents, for copying."""
+    state = tmp_path_factory.mktemp("samples")
+    index(SAMPLES, state)
+    return state
+
+
+@pytest.fixture
+async def extracting(samples: Path, tmp_path: Path) -> AsyncIterator[Served]:
+    """A server over the sample documents, without a model."""
+    state = shutil.copytree(samples, tmp_path / "state")
+    async with serving(state) as served:
+        yield served

@@ -14,15 +14,17 @@ import httpx
 import websockets
 from anyio.abc import TaskGroup
 from fastapi import FastAPI
+from openai import AsyncOpenAI
 
 from ragsocket.app import create_app
 from ragsocket.engine.base import Engine
 from ragsocket.responses.runner import Runner
 from ragsocket.server import Server
 from ragsocket.settings import Settings
-from upstream import Upstream
+from upstream import Request, Upstream
 
 if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.llms import LLM
 
 PATIENCE_S = 20.0
@@ -56,7 +58,9 @@ class Served:
 
     def http(self, **kwargs: Any) -> httpx.AsyncClient:
         """A client for the HTTP doors."""
-        return httpx.AsyncClient(base_url=f"http://{self.address}", timeout=PATIENCE_S, **kwargs)
+        url = f"http://{self.address}"
+        # Reading the certificates of the world takes longer than most of these tests.
+        return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, verify=False, **kwargs)
 
     async def refusal(self, path: str, body: Any) -> tuple[int, Event]:
         """Post a body, bytes as they are and all else as JSON; return status and error."""
@@ -89,8 +93,8 @@ class Talk:
         """Send an event, or a frame just as it is."""
         await self.socket.send(json.dumps(event) if isinstance(event, dict) else event)
 
-    async def ask(self, question: str, **fields: Any) -> None:
-        """Send a `response.create`."""
+    async def ask(self, question: str | list[Event], **fields: Any) -> None:
+        """Send a `response.create`; the question is text, or items."""
         await self.send({"type": "response.create", "input": question, **fields})
 
     async def recv(self) -> Event:
@@ -111,7 +115,7 @@ class Talk:
         """Return the next terminal event."""
         return await self.until(*TERMINAL)
 
-    async def answer(self, question: str, **fields: Any) -> list[Event]:
+    async def answer(self, question: str | list[Event], **fields: Any) -> list[Event]:
         """Ask, and return every event of the answer."""
         first = len(self.seen)
         await self.ask(question, **fields)
@@ -150,6 +154,46 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.005)
 
 
+async def written(
+    talk: Talk,
+    upstream: Upstream,
+    count: int = 1,
+    *,
+    question: str = "When does the ferry to Holm leave?",
+    **fields: Any,
+) -> tuple[str, Request]:
+    """Ask, read `count` deltas of one token each; the response's id, and the model's request."""
+    number = len(upstream.requests)
+    await talk.ask(question, **fields)
+    created = await talk.until("response.created")
+    request = await upstream.request(number)
+    for _ in range(count):
+        request.release(1)
+        await talk.until("response.output_text.delta")
+    return created["response"]["id"], request
+
+
+def index(folder: Path, state: Path) -> None:
+    """Ingest a folder of documents into a state directory, for searching by words alone."""
+    # Late, as the server does: many tests need no index.
+    from ragsocket.engine.ingestion.pipeline import ingest
+
+    settings = Settings(state_dir=state)
+    ingest(
+        folder,
+        settings.index_path,
+        embed=None,
+        chunk_tokens=settings.chunk_tokens,
+        chunk_overlap_tokens=settings.chunk_overlap_tokens,
+    )
+
+
+def official(served: Served) -> AsyncOpenAI:
+    """The official client, which repeats nothing by itself."""
+    url = f"http://{served.address}/v1"
+    return AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S)
+
+
 @asynccontextmanager
 async def serving(
     state: Path,
@@ -158,15 +202,16 @@ async def serving(
     data: Path | None = None,
     engine: Engine | None = None,
     llm: LLM | None = None,
+    embed_model: BaseEmbedding | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """Run the server in this loop, on a port of its own, until the block ends."""
     # Whatever the machine offers, a test runs on what it names.
-    settings = {"llm_model": "none", "embed_model": "none", **settings}
+    settings = {"port": 0, "llm_model": "none", "embed_model": "none", **settings}
     if upstream is not None:
         settings = {**settings, "llm_url": upstream.url, "llm_model": "scripted"}
-    chosen = Settings(port=0, state_dir=state, data=data, **settings)
-    app = create_app(chosen, engine=engine, llm=llm)
+    chosen = Settings(state_dir=state, data=data, **settings)
+    app = create_app(chosen, engine=engine, llm=llm, embed_model=embed_model)
     server = Server(app, chosen)
     stopped = anyio.Event()
 

@@ -25,11 +25,20 @@ MAY_IMPORT = {
     "ragsocket.errors": (),
     "ragsocket.settings": ("errors",),
     "ragsocket.protocol": ("errors",),
-    "ragsocket.engine": ("engine.base", "errors", "settings"),
+    "ragsocket.engine": ("engine.base", "engine.documents", "errors", "settings"),
     "ragsocket.engine.base": ("errors",),
+    # What a door asks of files and vector stores; who answers, it does not know.
+    "ragsocket.engine.documents": ("engine.base", "errors"),
     "ragsocket.responses": ("protocol", "engine.base", "errors", "settings"),
     "ragsocket.web": (),
-    "ragsocket.transports": ("protocol", "responses", "engine.base", "errors", "settings"),
+    "ragsocket.transports": (
+        "protocol",
+        "responses",
+        "engine.base",
+        "engine.documents",
+        "errors",
+        "settings",
+    ),
     "ragsocket.app": ("transports", "protocol", "responses", "engine", "errors", "settings"),
     "ragsocket.server": ("transports", "protocol", "responses", "errors", "settings"),
     "ragsocket.cli": (
@@ -50,9 +59,15 @@ ONLY_OUTSIDE = {
     "ragsocket.errors": (),
     "ragsocket.protocol": ("pydantic", "msgspec"),
     "ragsocket.engine.base": (),
+    "ragsocket.engine.documents": (),
 }
 # Modules without an event loop, a server or a database: plain functions of their input.
-PURE = ("ragsocket.protocol", "ragsocket.responses.lifecycle", "ragsocket.engine.base")
+PURE = (
+    "ragsocket.protocol",
+    "ragsocket.responses.lifecycle",
+    "ragsocket.engine.base",
+    "ragsocket.engine.documents",
+)
 IMPURE = ("asyncio", "anyio", "fastapi", "starlette", "uvicorn", "sqlalchemy", "aiohttp")
 WEB = ("fastapi", "starlette", "uvicorn")
 
@@ -215,7 +230,8 @@ def is_llama_index(imported: Import) -> bool:
 def loads_no_llama_index(tree: Tree, module: Module) -> Iterator[str]:
     """Ways by which loading a module loads LlamaIndex, through any number of others."""
     engine = f"{PACKAGE}.engine"
-    if is_within(module.name, engine) and module.name not in (engine, f"{engine}.base"):
+    light = (engine, f"{engine}.base", f"{engine}.documents")
+    if is_within(module.name, engine) and module.name not in light:
         return
     seen: set[str] = set()
     todo = [(module.name, module.name)]

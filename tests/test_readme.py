@@ -7,45 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from harness import Served, serving
-from ragsocket.settings import Settings
+from harness import Served
 
 ROOT = Path(__file__).parent.parent
 JAVASCRIPT = ROOT / "tests" / "js"
 EXAMPLE = re.compile(r"<!-- example (\w+) -->\n```\w+\n(.*?)```", re.DOTALL)
 EXAMPLES = dict(EXAMPLE.findall((ROOT / "README.md").read_text()))
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory with an index of the sample documents."""
-    from ragsocket.engine.ingestion.pipeline import ingest
-
-    state = tmp_path_factory.mktemp("samples")
-    settings = Settings(state_dir=state)
-    report = ingest(
-        ROOT / "data",
-        settings.index_path,
-        embed=None,
-        chunk_tokens=settings.chunk_tokens,
-        chunk_overlap_tokens=settings.chunk_overlap_tokens,
-    )
-    assert not report.failed
-    return state
-
-
-@pytest.fixture
-async def extracting(samples: Path, tmp_path: Path) -> AsyncIterator[Served]:
-    """A server over the sample documents, without a model."""
-    state = shutil.copytree(samples, tmp_path / "state")
-    async with serving(state) as served:
-        yield served
 
 
 def example(name: str, served: Served) -> str:

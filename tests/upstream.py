@@ -218,6 +218,11 @@ class Upstream:
         """Base URL, with `/v1`."""
         return f"http://127.0.0.1:{self._port}/v1"
 
+    @property
+    def answering(self) -> int:
+        """How many requests are being answered now."""
+        return sum(channel.current is not None for channel in self._channels)
+
     def queue(self, *scripts: Script) -> None:
         """Answer the next requests by these scripts, one each."""
         self._queue.extend(scripts)

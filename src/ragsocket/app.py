@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,21 +23,36 @@ from ragsocket.engine.base import Engine
 from ragsocket.engine.late import LateEngine
 from ragsocket.engine.models.choice import local_model
 from ragsocket.errors import RequestError
+from ragsocket.protocol import specification
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.ids import new_reference_id
 from ragsocket.responses.asking import Defaults
+from ragsocket.responses.event_log import Bounds
+from ragsocket.responses.faults import our_fault
 from ragsocket.responses.history import History
 from ragsocket.responses.runner import Runner
 from ragsocket.settings import Settings
-from ragsocket.transports import chat_completions, questions, responses, websocket
-from ragsocket.transports.guard import Guard
-from ragsocket.transports.stream import error_response
+from ragsocket.transports import (
+    chat_completions,
+    conversations,
+    files,
+    questions,
+    responses,
+    vector_stores,
+    websocket,
+)
+from ragsocket.transports.guard import LOOPBACK_ORIGIN, Guard
+from ragsocket.transports.stream import ERRORS, error_response
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.llms import LLM
 
-log = logging.getLogger("ragsocket.app")
+DESCRIPTION = """The HTTP doors. The sockets, `/ws` and `/v1/responses`, are described by
+`/asyncapi.json`, and every frame of theirs by `/schema.json`.
+
+An answer may be asked at one door, followed at another and stopped at a third. Every error has
+the same shape: `error.code` for programs, `error.message` for people, `error.param` for the
+field."""
 
 OWNER = "local"
 """Who everything belongs to as long as nobody authenticates."""
@@ -84,17 +98,28 @@ def create_app(
                     similarity_top_k=settings.similarity_top_k,
                     max_output_tokens=settings.max_output_tokens,
                 ),
+                bounds=Bounds(
+                    events=settings.replay_events,
+                    bytes=settings.replay_bytes,
+                    ended_s=settings.replay_s,
+                    ended=settings.replay_answers,
+                    ended_bytes=settings.replay_total_bytes,
+                ),
             ) as runner,
         ):
             app.state.runner = runner
             if isinstance(answering, LateEngine):
+                app.state.documents = lambda: answering.documents
                 # The port is open while the heavy imports and the first ingestion go on.
                 tasks.start_soon(answering.load)
             yield
 
     app = FastAPI(
         title="ragsocket",
+        summary="Ask your own documents, streamed token by token, and stop the answer at once.",
+        description=DESCRIPTION,
         version=__version__,
+        license_info={"name": "MIT"},
         lifespan=lifespan,
         openapi_url=None,
         docs_url=None,
@@ -106,18 +131,24 @@ def create_app(
     async def let_in(request: Request) -> None:
         guard.check(request)
 
-    doors = APIRouter(dependencies=[Depends(let_in)])
+    doors = APIRouter(dependencies=[Depends(let_in)], responses=ERRORS)
     doors.include_router(_operations())
     doors.include_router(questions.router(OWNER))
     doors.include_router(chat_completions.router(OWNER))
     doors.include_router(responses.router(OWNER))
+    doors.include_router(conversations.router(OWNER))
+    if engine is None:
+        # Files are the composed engine's; another keeps its own in its own way.
+        doors.include_router(files.router(OWNER))
+        doors.include_router(vector_stores.router(OWNER))
     app.include_router(doors)
     _add_sockets(app, guard)
     _add_error_answers(app)
-    if settings.allowed_origins:
+    if settings.allowed_origins or guard.loopback:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
+            allow_origin_regex=LOOPBACK_ORIGIN if guard.loopback else None,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Response-Id"],
@@ -163,7 +194,11 @@ def _operations() -> APIRouter:
         """Tell that the process lives."""
         return {"status": "alive", "version": __version__}
 
-    @doors.get("/readyz", tags=["operations"])
+    @doors.get(
+        "/readyz",
+        tags=["operations"],
+        responses={503: {"description": "Not ready; `missing` says what is."}},
+    )
     async def readyz(request: Request) -> Response:
         """Tell whether questions can be answered; 503 and what is missing if not."""
         runner: Runner = request.app.state.runner
@@ -174,9 +209,18 @@ def _operations() -> APIRouter:
         body = {"status": status, "missing": missing, "models": list(runner.engine.models)}
         return JSONResponse(body, status_code=503 if missing else 200)
 
+    # Not async: the documents take too long to make for the loop.
     @doors.get("/openapi.json", include_in_schema=False)
-    async def openapi(request: Request) -> Response:
+    def openapi(request: Request) -> Response:
         return JSONResponse(request.app.openapi())
+
+    @doors.get("/asyncapi.json", include_in_schema=False)
+    def asyncapi(request: Request) -> Response:
+        return JSONResponse(specification.asyncapi(__version__, request.url.netloc))
+
+    @doors.get("/schema.json", include_in_schema=False)
+    def schema() -> Response:
+        return JSONResponse(specification.json_schema(), media_type="application/schema+json")
 
     @doors.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -215,10 +259,4 @@ def _add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> Response:
-        reference = new_reference_id()
-        log.error("%s: %s", reference, error, exc_info=error)
-        return error_response(
-            RequestError(
-                ErrorCode.INTERNAL_ERROR, f"a fault of the server, {reference}.", status=500
-            )
-        )
+        return error_response(our_fault(error))

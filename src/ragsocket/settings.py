@@ -150,6 +150,37 @@ class Settings(BaseSettings):
     max_frame_bytes: int = Field(
         1024 * 1024, ge=1024, description="Largest client frame and request body."
     )
+    max_upload_bytes: int = Field(
+        32 * 1024 * 1024, ge=1, description="Largest file that may be uploaded."
+    )
+    max_uploads_bytes: int = Field(
+        1024 * 1024 * 1024, ge=1, description="All uploaded files of one owner together."
+    )
+    max_vector_stores: int = Field(
+        100, ge=1, description="Vector stores of one owner, beside that of the folder."
+    )
+    max_files_in_progress: int = Field(
+        1000, ge=1, description="Uploaded files of one owner that may wait to be taken in."
+    )
+    replay_events: int = Field(
+        4096,
+        ge=16,
+        description="Newest events of an answer that are kept for followers that come back; older "
+        "ones are dropped once every follower was handed them. One that is behind by four times as "
+        "many is cut off (4460).",
+    )
+    replay_bytes: int = Field(
+        1024 * 1024, ge=1024, description="The same, in bytes of encoded events."
+    )
+    replay_s: float = Field(
+        60, ge=0, description="How long the events of an answer are kept after its end."
+    )
+    replay_answers: int = Field(
+        2000, ge=0, description="Answers that have ended whose events are kept, at most."
+    )
+    replay_total_bytes: int = Field(
+        64 * 1024 * 1024, ge=0, description="Bytes of their encoded events, all together."
+    )
     max_lanes: int = Field(32, ge=1, description="Lanes per connection.")
     max_unfinished: int = Field(64, ge=1, description="Unfinished responses per connection.")
     malformed_budget: int = Field(
@@ -236,3 +267,13 @@ class Settings(BaseSettings):
     def index_path(self) -> Path:
         """The SQLite file of passages and vectors; BM25 indexes stand beside it."""
         return self.state_dir / "index" / "passages.sqlite3"
+
+    @property
+    def catalog_path(self) -> Path:
+        """The SQLite file that knows uploaded files and vector stores."""
+        return self.state_dir / "index" / "catalog.sqlite3"
+
+    @property
+    def uploads_path(self) -> Path:
+        """Where the bytes of uploaded files are kept."""
+        return self.state_dir / "files"

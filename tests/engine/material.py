@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from pydantic import PrivateAttr
+from words import word_vector
 
 CHUNKS: dict[str, Any] = {"chunk_tokens": 64, "chunk_overlap_tokens": 8}
 
@@ -51,36 +48,6 @@ def write_files(root: Path, files: dict[str, str | bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     return root
-
-
-def word_vector(text: str, dimensions: int = 64) -> list[float]:
-    """Return a bag of words as a vector: texts that share words are close."""
-    vector = [0.0] * dimensions
-    for word in re.findall(r"\w+", text.lower()):
-        vector[int(hashlib.sha256(word.encode()).hexdigest(), 16) % dimensions] += 1.0
-    return vector if any(vector) else [1.0] * dimensions
-
-
-class WordEmbedding(BaseEmbedding):
-    """An embedding object of this process; `gate` can hold queries back."""
-
-    _gate: threading.Event = PrivateAttr(default_factory=threading.Event)
-    _asked: threading.Event = PrivateAttr(default_factory=threading.Event)
-
-    def __init__(self, model_name: str = "words") -> None:
-        super().__init__(model_name=model_name)
-        self._gate.set()
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return word_vector(text)
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        self._asked.set()
-        assert self._gate.wait(30)
-        return word_vector(query)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        raise AssertionError("would compute on the event loop")
 
 
 class EmbeddingsServer:

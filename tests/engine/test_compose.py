@@ -19,7 +19,7 @@ import anyio
 import pytest
 from anyio import to_thread
 from llama_index.core.llms import MockLLM
-from material import WordEmbedding, embeddings_server, write_files
+from material import embeddings_server, write_files
 
 from ragsocket.engine.base import (
     Citation,
@@ -48,6 +48,7 @@ from ragsocket.engine.token_stream import OpenAICompatible
 from ragsocket.errors import EngineError, RequestError
 from ragsocket.settings import Settings
 from upstream import Request, Script, Upstream
+from words import WordEmbedding
 
 FILES: dict[str, str | bytes] = {
     "ferry.md": "# Ferry\n\nThe ferry to Holm leaves at 7:40 every morning. Dogs travel free.\n",

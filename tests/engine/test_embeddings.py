@@ -7,11 +7,12 @@ from typing import Any
 
 import anyio
 import pytest
-from material import EmbeddingsServer, embeddings_server, word_vector
+from material import EmbeddingsServer, embeddings_server
 
 from ragsocket.engine.embeddings import EmbedSettings, EndpointEmbedding, open_embedding
 from ragsocket.errors import ConfigError, EngineError
 from ragsocket.settings import Settings
+from words import word_vector
 
 
 @pytest.fixture

@@ -12,16 +12,17 @@ import anyio
 import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
-from material import CHUNKS, WordEmbedding, word_vector, write_files
+from material import CHUNKS, write_files
 
-from ragsocket.engine.base import RetrievalMode
+from ragsocket.engine.base import Combination, Comparison, RetrievalMode
 from ragsocket.engine.embeddings import EmbedSettings, open_embedding
 from ragsocket.engine.index import Index
-from ragsocket.engine.ingestion import Report
+from ragsocket.engine.ingestion import Report, Upload
 from ragsocket.engine.ingestion.pipeline import ingest
 from ragsocket.engine.passages import Passages
 from ragsocket.engine.vector_store import HybridRetriever, PassageVectorStore
 from ragsocket.errors import ConfigError, EngineError, RequestError
+from words import WordEmbedding, word_vector
 
 FILES: dict[str, str | bytes] = {
     "huts.md": "Mirefoot has forty beds. Highspur has twelve beds.",
@@ -119,6 +120,53 @@ async def test_nothing_to_search_finds_nothing(path: Path, tmp_path: Path) -> No
     await index.refresh()
     found = await index.search("dogs", owner="local", top_k=3)
     assert (found.sources, found.revision) == ([], 3)
+    index.close()
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+async def test_a_filter_chooses_files_before_they_are_ranked(
+    index: Index, mode: RetrievalMode
+) -> None:
+    """The one place that is wanted goes to the best of the files that pass, whatever they rank."""
+
+    async def first(*filters: Comparison) -> list[str]:
+        found = await index.search(
+            "How many dogs may stay?",
+            owner="local",
+            top_k=1,
+            mode=mode,
+            filters=Combination("and", filters),
+        )
+        assert all(0 <= source.score <= 1 for source in found.sources)
+        return [source.file_name for source in found.sources]
+
+    assert await first() == ["dogs.md"]
+    assert await first(Comparison("file_name", "ne", "soup.md")) == ["dogs.md"]
+    other = await index.search(
+        "soup lentils", owner="local", top_k=1, mode=mode, filters=Combination("or", [])
+    )
+    assert other.sources == []
+    soup = Comparison("file_name", "eq", "soup.md")
+    found = await index.search("soup or dogs", owner="local", top_k=1, mode=mode, filters=soup)
+    assert [source.file_name for source in found.sources] == ["soup.md"]
+    by_id = Comparison("file_id", "in", [found.sources[0].file_id])
+    again = await index.search("soup or dogs", owner="local", top_k=5, mode=mode, filters=by_id)
+    assert again.sources == found.sources
+
+
+async def test_a_passage_in_two_stores_counts_once(root: Path, path: Path) -> None:
+    """It comes no further up, and its score stays what it is in one of them."""
+    upload = [Upload("file_x", "dogs.md", str(root / "dogs.md"))]
+    for store in ("vs_one", "vs_two"):
+        ingest(upload, path, vector_store_id=store, embed=WordEmbedding(), **CHUNKS)
+    index = Index(path, WordEmbedding())
+    await index.open()
+    one, both = [
+        await index.search("two dogs may stay", owner="local", vector_store_ids=ids, top_k=3)
+        for ids in (["vs_one"], ["vs_one", "vs_two"])
+    ]
+    assert both.sources == one.sources
+    assert len(both.sources) == 1
     index.close()
 
 

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from material import (
     CHUNKS,
     EmbeddingsServer,
-    WordEmbedding,
     embeddings_server,
     make_pdf,
     write_files,
@@ -38,6 +37,7 @@ from ragsocket.engine.ingestion.splitting import Splitter
 from ragsocket.engine.passages import Passages
 from ragsocket.errors import ConfigError, EngineError
 from ragsocket.settings import Settings
+from words import WordEmbedding
 
 FILES: dict[str, str | bytes] = {
     "huts.md": "# Huts\n\nMirefoot has forty beds. Highspur has twelve beds.\n",
@@ -319,7 +319,10 @@ def test_a_missing_folder_and_a_bad_store_id_are_refused(root: Path, index_path:
 def test_a_second_ingestion_is_refused_by_name(root: Path, index_path: Path) -> None:
     """While one ingestion holds the index, another gives up after its wait."""
     told: list[Progress] = []
-    with only_ingestion(index_path, told.append, 0), pytest.raises(ConfigError, match="another"):
+    with (
+        only_ingestion(index_path, "vs_default", told.append, 0),
+        pytest.raises(ConfigError, match="another"),
+    ):
         ingest(root, index_path, embed=None, **CHUNKS, progress=told.append, lock_wait_s=1)
     assert [progress.stage for progress in told] == ["waiting"]
     assert run(root, index_path).added == 3
@@ -380,7 +383,9 @@ async def test_a_crash_of_the_child_is_an_engine_error_and_logged(
 ) -> None:
     """What the child said on its way down stands in the log, not in the message."""
     index_path.parent.mkdir(parents=True)
-    index_path.with_suffix(".lock").write_bytes(b"not a database, so the lock cannot be taken")
+    index_path.with_name("vs_default.lock").write_bytes(
+        b"not a database, so the lock cannot be taken"
+    )
     with pytest.raises(EngineError) as raised:
         await run_ingestion(make_settings(index_path), root)
     assert (raised.value.code, raised.value.retryable) == ("ingestion_failed", True)

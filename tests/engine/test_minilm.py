@@ -200,7 +200,7 @@ async def test_weights_with_another_hash_are_not_parsed(
 
 def test_another_model_starts_over(tmp_path: Path) -> None:
     """Vectors of a model used before are named in the report, and replaced."""
-    from material import WordEmbedding
+    from words import WordEmbedding
 
     root = write_files(tmp_path / "documents", FILES)
     path = tmp_path / "passages.sqlite3"

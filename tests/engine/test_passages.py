@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,32 @@ def test_the_previous_revision_can_still_be_read(db: Passages) -> None:
     assert [found.text for found in db.find("local", "vs_default", rows)] == ["two", "three"]
     assert db.open_store("local", "vs_default") == store
     assert (store.revision, store.previous_revision) == (3, 2)
+
+
+def test_a_dropped_store_leaves_the_others_and_its_numbers(db: Passages) -> None:
+    """Its rows are gone, another store's stay, and no revision is ever called as one before."""
+    dropped, row = replace_file(db, db.open_store("local", "vs_one"), "one")
+    kept, other = replace_file(db, db.open_store("local", "vs_two"), "two")
+    dropped, row = replace_file(db, dropped, "three")
+    db.drop(dropped)
+    assert (db.find("local", "vs_one", [row]), db.files("local", "vs_one")) == ([], [])
+    assert db.open_store("local", "vs_one").revision == 0
+    assert [found.text for found in db.find("local", "vs_two", [other])] == ["two"]
+    assert db.next_revision() == dropped.revision + 1 > kept.revision
+
+
+def test_the_file_can_be_made_by_several_at_the_same_time(tmp_path: Path) -> None:
+    """The folder's ingestion and one of uploads may be the first at once."""
+    path = tmp_path / "made" / "passages.sqlite3"
+    gate = threading.Barrier(8)
+
+    def make() -> int:
+        gate.wait()
+        with closing(Passages(path, create=True)) as made:
+            return made.next_revision()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [future.result() for future in [pool.submit(make) for _ in range(8)]] == [1] * 8
 
 
 def test_rows_come_in_the_order_asked_for(db: Passages) -> None:

@@ -32,10 +32,12 @@ def answer(text: str, *, cut: bool = False) -> Turn:
     return Turn("assistant", text, cut)
 
 
-def source(text: str, number: int = 1, **kwargs: str) -> Source:
+def source(
+    text: str, number: int = 1, *, file_name: str | None = None, place: str | None = None
+) -> Source:
     """A passage."""
-    name = kwargs.pop("file_name", f"{number}.md")
-    return Source(f"p{number}", f"file_{number}", name, text, 0.5, **kwargs)
+    name = file_name or f"{number}.md"
+    return Source(f"p{number}", f"file_{number}", name, text, 0.5, place)
 
 
 def built(*turns: Turn, sources: list[Source] | None = None, budget: int = 4000) -> list[Message]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ragsocket.errors import RequestError
-from ragsocket.protocol.client_events import REFUSED, ResponseCreate
+from ragsocket.protocol.chat import ChatCompletionCreate
+from ragsocket.protocol.client_events import REFUSED, AnyClientEvent, ResponseCreate
 from ragsocket.protocol.decode import decode, envelope
 
 CREATE = '{"type":"response.create","input":"a"'
@@ -20,6 +22,12 @@ CREATE = '{"type":"response.create","input":"a"'
 def item(text: str) -> str:
     """Return a create with one input item."""
     return f'{{"type":"response.create","input":[{text}]}}'
+
+
+def nested(levels: int) -> str:
+    """Return a filter with this many levels."""
+    comparison = '{"type":"eq","key":"a","value":1}'
+    return '{"type":"and","filters":[' * (levels - 1) + comparison + "]}" * (levels - 1)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +79,16 @@ def item(text: str) -> str:
         (CREATE + ',"text":{"format":{"type":"json_schema"}}}', "invalid_event",
          "text.format.name", "missing"),
         (CREATE + ',"reasoning":{"effort":"some"}}', "invalid_event", "reasoning.effort", "'high'"),
-        (CREATE + ',"tools":[{"type":"file_search","filters":{}}]}', "unsupported_parameter",
-         "tools[0].filters", "Leave it out"),
+        (CREATE + ',"tools":[{"type":"file_search","ranking_options":{}}]}',
+         "unsupported_parameter", "tools[0].ranking_options", "Leave it out"),
+        (CREATE + ',"tools":[{"type":"file_search","filters":{}}]}', "invalid_event",
+         "tools[0].filters", "type is missing"),
+        (CREATE + ',"retrieval":{"filters":{"type":"and","filters":[{"type":"in","key":"a",'
+         '"value":1}]}}}', "invalid_event", "retrieval.filters.filters[0]", "a list"),
+        (CREATE + ',"retrieval":{"filters":{"type":"eq","key":"a","value":["b"]}}}',
+         "invalid_event", "retrieval.filters", "not a list"),
+        (CREATE + ',"retrieval":{"filters":' + nested(9) + "}}", "invalid_event",
+         "retrieval.filters", "8 levels"),
         (item('{"type":"item_reference","id":"m"}'), "unsupported_parameter", "input[0]",
          "previous_response_id"),
         (item('{"id":"m"}'), "unsupported_parameter", "input[0]", "item_reference"),
@@ -271,3 +287,70 @@ def test_a_value_of_any_kind_in_any_field_is_taken_or_refused_in_words(
     frame = '{"type": "response.create", "input": "x", "%s": %s}' % (field, value)  # noqa: UP031
     with contextlib.suppress(RequestError):
         decode(frame)
+
+
+def _models(kind: object) -> set[type[BaseModel]]:
+    """Every model that a type is made of, itself and what its fields hold."""
+    found: set[type[BaseModel]] = set()
+    todo = [kind]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            if one not in found:
+                found.add(one)
+                todo += [field.annotation for field in one.model_fields.values()]
+        else:
+            todo += get_args(one)
+    return found
+
+
+def _takes(model: type[BaseModel], name: str) -> set[str]:
+    """The JSON types that a field takes, null aside; a constant is of no type."""
+    schema = model.model_json_schema(by_alias=False)
+    schema = schema["properties"][name] if "properties" in schema else schema
+    parts = schema.get("anyOf", [schema])
+    kinds = {"constant" if "const" in part else part.get("type", "object") for part in parts}
+    return kinds - {"null"}
+
+
+OTHERS: dict[str, tuple[object, ...]] = {
+    "integer": (True, "1"),
+    "number": (True, "1"),
+    "boolean": (1, "yes"),
+}
+OTHER_TYPES: list[tuple[type[BaseModel], str, object]] = [
+    (model, name, value)
+    for model in sorted(_models(AnyClientEvent | ChatCompletionCreate), key=lambda m: m.__name__)
+    for name in model.model_fields
+    for kinds, values in (
+        ({"integer"}, (True, "1")),
+        ({"number"}, (True, "1")),
+        ({"boolean"}, (1, "yes")),
+    )
+    for value in values
+    if _takes(model, name) == kinds
+]
+
+
+@pytest.mark.parametrize(("model", "name", "value"), OTHER_TYPES)
+def test_no_value_is_taken_for_one_of_another_type(
+    model: type[BaseModel], name: str, value: object
+) -> None:
+    """`"1"` and `true` are no numbers, and `1` is no flag, wherever a client may send one."""
+    field = model.model_fields[name]
+    form: Any = Annotated[(field.annotation, name, *field.metadata)]
+    kind: TypeAdapter[Any] = TypeAdapter(form)
+    with pytest.raises(ValidationError):
+        kind.validate_python(value)
+
+
+def test_there_are_numbers_and_flags_to_look_at() -> None:
+    """The test above looks at both kinds, of sockets and of HTTP."""
+    seen = {(model.__name__, name) for model, name, _ in OTHER_TYPES}
+    assert {
+        ("ResponseCreate", "max_output_tokens"),
+        ("ResponseCreate", "parallel_tool_calls"),
+        ("ResponseCancel", "after"),
+        ("ChatCompletionCreate", "temperature"),
+        ("FileSearchTool", "max_num_results"),
+    } <= seen

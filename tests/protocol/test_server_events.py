@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragsocket.engine.chat_chunks import UPSTREAM_ERRORS
-from ragsocket.protocol.errors import CLOSE_CODES, EVENT_ERRORS, FAILURES, CloseCode, ErrorCode
+from ragsocket.protocol.errors import (
+    CLOSE_CODES,
+    EVENT_ERRORS,
+    FAILURES,
+    STEER_ERRORS,
+    CloseCode,
+    ErrorCode,
+)
 from ragsocket.protocol.server_events import (
     CallArgumentsDelta,
     DeltaWriter,
@@ -53,7 +60,7 @@ def test_every_close_code_says_what_to_do() -> None:
 
 def test_every_error_code_is_explained() -> None:
     """The documentation's tables know each code, and say the same of retrying as the engine."""
-    assert set(ErrorCode) <= EVENT_ERRORS.keys() | FAILURES.keys()
+    assert set(ErrorCode) <= EVENT_ERRORS.keys() | FAILURES.keys() | STEER_ERRORS.keys()
     engine = {code: retry for code, (_, retry) in UPSTREAM_ERRORS.items()}
     told = {code: fact.retry for code, fact in FAILURES.items() if code.startswith("upstream_")}
     assert engine == told

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ragsocket.engine.base import Turn
@@ -18,6 +19,7 @@ from ragsocket.protocol.resources import (
     OutputText,
     Response,
 )
+from ragsocket.responses.database import RESPONSES
 from ragsocket.responses.history import History
 
 
@@ -172,6 +174,32 @@ async def test_a_bad_write_does_not_take_its_group_along(tmp_path: Path) -> None
         connection.close()
         with pytest.raises(SQLAlchemyError):
             await commit(history, answered("r3", "a3"), "q3")
+
+
+async def test_what_was_given_up_is_not_stored(tmp_path: Path) -> None:
+    """A write that waits for the database when its asker gives up is undone; others are not."""
+    async with History.open(url(tmp_path), lease="one") as history:
+        await commit(history, answered("r1", "a1"), "q1")
+        begun = anyio.Event()
+
+        def given_up(connection: Connection) -> None:
+            begun.set()
+            connection.execute(update(RESPONSES).values(owner="nobody"))
+
+        def waited_for(connection: Connection) -> None:
+            connection.execute(update(RESPONSES).values(last_number=5))
+
+        with sqlite3.connect(tmp_path / "history.sqlite3", isolation_level=None) as locking:
+            locking.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as patient, anyio.create_task_group() as tasks:
+                tasks.start_soon(history.write, given_up)
+                patient.start_soon(history.write, waited_for)
+                await begun.wait()
+                tasks.cancel_scope.cancel()
+                locking.execute("ROLLBACK")
+        record = await history.get("r1", owner="local")
+    assert record is not None
+    assert record.last_number == 5
 
 
 async def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ STEPS = {
     Trigger.CALL: lambda life: life.on(engine.CallBegun("call_1", "f")),
     Trigger.ARGUMENTS: lambda life: life.on(engine.CallArguments("{}")),
     Trigger.CITATION: lambda life: life.on(engine.Citation(SOURCE, 4)),
+    Trigger.STEER: lambda life: life.steer("steer_1"),
+    Trigger.REPEAT: lambda life: life.repeat(life.response, 7),
     Trigger.END: lambda life: life.end(life.ending(None, now=1)),
 }
 PATHS = {
@@ -322,6 +324,11 @@ class AnyLife(RuleBasedStateMachine):
     @rule(text=st.text(min_size=1, max_size=8))
     def argue(self, text: str) -> None:
         self.log += self.life.on(engine.CallArguments(text))
+
+    @precondition(lambda self: (self.life.state, Trigger.STEER) in TRANSITIONS)
+    @rule()
+    def steer(self) -> None:
+        self.log += self.life.steer("steer_1")
 
     @precondition(lambda self: self.life.state is not State.ENDED)
     @rule(after=st.none() | st.integers(-1, 40))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from harness import PATIENCE_S, Served, serving
+from harness import Served, official, serving
 from ragsocket.protocol.chat import CHAT_REFUSED
 from upstream import Script, Upstream, calls
 
@@ -27,16 +25,6 @@ def ask(*contents: str, **fields: Any) -> dict[str, Any]:
     roles = ("user", "assistant")
     messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(contents)]
     return {"messages": messages, **fields}
-
-
-@asynccontextmanager
-async def official(served: Served) -> AsyncIterator[AsyncOpenAI]:
-    """The official client, which repeats nothing by itself."""
-    url = f"http://{served.address}/v1"
-    async with AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S
-    ) as client:
-        yield client
 
 
 TIDE: Any = {"name": "tide", "parameters": {"type": "object"}}

@@ -14,21 +14,29 @@ import anyio
 import httpx
 import pytest
 
-from harness import Served, serving, text_of, until
+from harness import Served, Talk, serving, text_of, until
 from upstream import Request, Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
 SEEN = "w0 w1 w2 w3 "
 
 
+async def see(talk: Talk, request: Callable[[], Awaitable[Request]]) -> str:
+    """Ask, read what is `SEEN` token by token, and return the response's id."""
+    await talk.ask(FERRY)
+    created = await talk.until("response.created")
+    model = await request()
+    for _ in range(4):
+        model.release(1)
+        await talk.until("response.output_text.delta")
+    id: str = created["response"]["id"]
+    return id
+
+
 async def by_cancel(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
     """Stop by saying so on the socket."""
     async with served.talk() as talk:
-        await talk.ask(FERRY)
-        model = await request()
-        for _ in range(4):
-            model.release(1)
-            await talk.until("response.output_text.delta")
+        await see(talk, request)
         await talk.send({"type": "response.cancel"})
         await talk.terminal()
 
@@ -36,14 +44,10 @@ async def by_cancel(served: Served, request: Callable[[], Awaitable[Request]]) -
 async def by_socket_drop(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
     """Drop the socket and stay away past the grace; more is made meanwhile."""
     async with served.talk() as talk:
-        await talk.ask(FERRY)
-        model = await request()
-        for _ in range(4):
-            model.release(1)
-            await talk.until("response.output_text.delta")
+        await see(talk, request)
         talk.socket.transport.abort()
     await until(lambda: all(r.log.followers == 0 for r in served.runner._unfinished))
-    model.release(3)
+    (await request()).release(3)
 
 
 async def _read(response: httpx.Response, model: Request, count: Callable[[str], int]) -> None:
@@ -126,26 +130,36 @@ async def _by_post_drop(
 async def by_http_cancel(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
     """Stop over HTTP what was asked on a socket."""
     async with served.talk() as talk, served.http() as http:
-        await talk.ask(FERRY)
-        created = await talk.until("response.created")
-        model = await request()
-        for _ in range(4):
-            model.release(1)
-            await talk.until("response.output_text.delta")
-        id = created["response"]["id"]
+        id = await see(talk, request)
         answer = (await http.post(f"/v1/responses/{id}/cancel")).json()
         assert answer["status"] == "cancelled"
         assert (await talk.terminal())["response"] == answer
 
 
+async def by_steer(served: Served, request: Callable[[], Awaitable[Request]]) -> None:
+    """Steer, and leave alone what answers in its place."""
+    async with served.talk() as talk:
+        id = await see(talk, request)
+        steer = {"type": "response.steer", "previous_response_id": id}
+        await talk.send({**steer, "input": "And dogs?"})
+        end = await talk.terminal()
+        assert end["response"]["incomplete_details"] == {"reason": "steered"}
+        await talk.until("response.in_progress")
+
+
 def _stored(served: Served) -> str:
-    """Return the one stored response with everything in it that is not chance."""
+    """Return the first stored response with all in it that is neither chance nor the way."""
     connection = sqlite3.connect(served.settings.state_dir / "history.sqlite3")
     try:
-        [(text,)] = connection.execute("SELECT response FROM responses WHERE finished").fetchall()
+        rows = connection.execute("SELECT response FROM responses WHERE finished ORDER BY rowid")
+        text = rows.fetchone()[0]
     finally:
         connection.close()
     response = json.loads(text)
+    # A steering says so where the standard has a word for it; other stops are `cancelled`.
+    ways = {("cancelled", None), ("incomplete", "steered")}
+    details = response.pop("incomplete_details")
+    assert (response.pop("status"), details and details["reason"]) in ways
     for chance in ("id", "created_at", "conversation", "ragsocket", "usage"):
         del response[chance]
     return re.sub(r"\b(msg|fs)_[0-9a-f]{32}", r"\1_", json.dumps(response))
@@ -156,10 +170,12 @@ async def test_every_way_of_stopping_stores_the_same_bytes(
 ) -> None:
     """A cancel on either door, a lost socket, and whatever hangs up on HTTP end alike."""
     found: dict[str, str] = {}
-    at_once = (by_cancel, by_http_cancel, by_text_drop, by_chat_drop, by_events_drop)
+    at_once = (by_cancel, by_http_cancel, by_steer, by_text_drop, by_chat_drop, by_events_drop)
     ways = (*at_once, by_socket_drop, by_event_source_drop)
-    for number, way in enumerate(ways):
+    for way in ways:
         upstream.queue(Script(gated=True))
+        upstream.default = Script(tokens=("Free.",))
+        number = len(upstream.requests)
 
         async def request(number: int = number) -> Request:
             return await upstream.request(number)

@@ -130,3 +130,21 @@ async def test_every_socket_refuses_strangers(served: Served) -> None:
             async with websockets.connect(f"ws://{address}{path}", **options) as socket:
                 assert await Talk(socket).close_code() == 4403
                 assert socket.close_reason == reason
+
+
+async def test_pages_of_this_machine_may_read_the_answers(served: Served) -> None:
+    """On loopback a browser lets them, and nobody else, have what the HTTP doors say."""
+    wanted = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,authorization",
+    }
+    async with served.http() as http:
+        for origin in ("http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080"):
+            asked = await http.options("/v1/conversations", headers={"Origin": origin, **wanted})
+            assert asked.status_code == 200
+            made = await http.post("/v1/conversations", headers={"Origin": origin}, json={})
+            for answer in (asked, made):
+                assert answer.headers["access-control-allow-origin"] == origin
+        for origin in ("https://evil.example", "http://localhost.evil.example", "null"):
+            asked = await http.options("/v1/conversations", headers={"Origin": origin, **wanted})
+            assert "access-control-allow-origin" not in asked.headers

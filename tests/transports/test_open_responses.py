@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
@@ -69,10 +69,34 @@ async def open_served(upstream: Upstream, state: Path) -> AsyncIterator[Served]:
         yield server
 
 
-async def ask(served: Served, items: Any, **fields: Any) -> list[Event]:
-    """Ask on a connection of its own."""
-    async with served.talk("/v1/responses") as talk:
-        return await talk.answer(items, **{**NO_SEARCH, **fields})
+Door = Literal["socket", "sse", "json"]
+
+
+@pytest.fixture(params=get_args(Door))
+def door(request: pytest.FixtureRequest) -> Door:
+    """Each of the doors that speak the protocol."""
+    which: Door = request.param
+    return which
+
+
+async def ask(served: Served, door: Door, items: Any, **fields: Any) -> list[Event]:
+    """Ask at a door; what comes as JSON is the end of an answer, and has no other events."""
+    fields = {**NO_SEARCH, **fields}
+    if door == "socket":
+        async with served.talk("/v1/responses") as talk:
+            return await talk.answer(items, **fields)
+    async with served.http() as http:
+        asked = {"input": items, "stream": door == "sse", **fields}
+        answer = await http.post("/v1/responses", json=asked)
+    assert answer.status_code == 200
+    if door == "json":
+        end: Event = answer.json()
+        return [{"type": f"response.{end['status']}", "sequence_number": 0, "response": end}]
+    *events, done = [
+        line.removeprefix("data: ") for line in answer.text.splitlines() if line[:5] == "data:"
+    ]
+    assert done == "[DONE]"
+    return [json.loads(event) for event in events]
 
 
 def test_the_check_can_fail() -> None:
@@ -81,52 +105,56 @@ def test_the_check_can_fail() -> None:
         validate("ResponseResource", {"id": "resp_1"})
 
 
-async def test_basic_and_streaming(open_served: Served, upstream: Upstream) -> None:
+async def test_basic_and_streaming(open_served: Served, upstream: Upstream, door: Door) -> None:
     """A text comes in deltas that add up to it."""
     upstream.queue(Script(tokens=("One, ", "two, ", "three.")))
-    events = await ask(open_served, "Count to three.")
+    events = await ask(open_served, door, "Count to three.")
     response = hold_to_schema(events)
     assert (response["status"], answer_text(response)) == ("completed", "One, two, three.")
-    assert text_of(events) == "One, two, three."
+    assert door == "json" or text_of(events) == "One, two, three."
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-async def test_system_prompt(open_served: Served, upstream: Upstream) -> None:
+async def test_system_prompt(open_served: Served, upstream: Upstream, door: Door) -> None:
     """A system message is told to the model as its instructions."""
     said = [
         {"type": "message", "role": "system", "content": "Talk like a pirate."},
         {"type": "message", "role": "user", "content": "Hello."},
     ]
-    hold_to_schema(await ask(open_served, said))
+    hold_to_schema(await ask(open_served, door, said))
     system, user = (await upstream.request(0)).messages
     assert "Talk like a pirate." in system["content"]
     assert user["content"] == "Hello."
 
 
-async def test_tool_calling(open_served: Served, upstream: Upstream) -> None:
+async def test_tool_calling(open_served: Served, upstream: Upstream, door: Door) -> None:
     """A function is called, in pieces of its arguments, and nothing else is said."""
     upstream.queue(Script(tokens=calls("get_weather", '{"place":', '"Holm"}')))
-    events = await ask(open_served, "How is the weather in Holm?", tools=[WEATHER])
+    events = await ask(open_served, door, "How is the weather in Holm?", tools=[WEATHER])
     (call,) = hold_to_schema(events)["output"]
     assert (call["type"], call["name"]) == ("function_call", "get_weather")
     assert json.loads(call["arguments"]) == {"place": "Holm"}
+    if door == "json":
+        return
     types = [event["type"] for event in events]
     assert "response.function_call_arguments.delta" in types
     assert types.count("response.function_call_arguments.done") == 1
 
 
-async def test_image_input(open_served: Served, upstream: Upstream) -> None:
+async def test_image_input(open_served: Served, upstream: Upstream, door: Door) -> None:
     """A picture stands beside the text of the user's message."""
     parts = [
         {"type": "input_text", "text": "What is this?"},
         {"type": "input_image", "image_url": PICTURE},
     ]
-    hold_to_schema(await ask(open_served, [{"type": "message", "role": "user", "content": parts}]))
+    hold_to_schema(
+        await ask(open_served, door, [{"type": "message", "role": "user", "content": parts}])
+    )
     content = (await upstream.request(0)).messages[1]["content"]
     assert [part["type"] for part in content] == ["image_url", "text"]
 
 
-async def test_multi_turn(open_served: Served, upstream: Upstream) -> None:
+async def test_multi_turn(open_served: Served, upstream: Upstream, door: Door) -> None:
     """A conversation that is handed in as a whole is told in its order."""
     said = [
         {"type": "message", "role": role, "content": text}
@@ -136,7 +164,7 @@ async def test_multi_turn(open_served: Served, upstream: Upstream) -> None:
             ("user", "Who am I?"),
         )
     ]
-    hold_to_schema(await ask(open_served, said))
+    hold_to_schema(await ask(open_served, door, said))
     messages = (await upstream.request(0)).messages[1:]
     assert [(m["role"], m["content"]) for m in messages] == [
         ("user", "I am Ada."),
@@ -161,3 +189,49 @@ async def test_several_in_sequence_on_one_socket(open_served: Served, upstream: 
             response = hold_to_schema(await talk.answer(f"turn {turn}", **NO_SEARCH, **previous))
             previous = {"previous_response_id": response["id"]}
     assert len((await upstream.request(2)).messages) == 6
+
+
+def turn(text: str) -> list[dict[str, Any]]:
+    """A user's message as an item."""
+    return [{"type": "message", "role": "user", "content": text}]
+
+
+async def test_continuation_of_an_answer_that_is_not_stored(
+    open_served: Served, upstream: Upstream
+) -> None:
+    """Known by its id on its socket; after reconnecting not, and the whole conversation helps."""
+    fields = {**NO_SEARCH, "store": False}
+    async with open_served.talk("/v1/responses") as talk:
+        first = hold_to_schema(await talk.answer(turn("I am Ada."), **fields))
+        go_on = {**fields, "previous_response_id": first["id"]}
+        second = hold_to_schema(await talk.answer(turn("Who am I?"), **go_on))
+        assert second["previous_response_id"] == first["id"]
+        assert "Ada" in str(upstream.requests[1].messages)
+    async with open_served.talk("/v1/responses") as talk:
+        await talk.ask(turn("Who am I?"), **go_on)
+        error = await talk.recv()
+        assert (error["type"], error["error"]["code"]) == ("error", "previous_response_not_found")
+        assert (error["status"], error["error"]["param"]) == (400, "previous_response_id")
+        whole = [*turn("I am Ada."), *first["output"], *turn("Who am I?")]
+        hold_to_schema(await talk.answer(whole, **fields))
+    assert [m["role"] for m in upstream.requests[2].messages][1:] == ["user", "assistant", "user"]
+
+
+async def test_a_previous_response_that_never_was(open_served: Served) -> None:
+    """It is named as the fault, and the socket answers what comes next."""
+    async with open_served.talk("/v1/responses") as talk:
+        await talk.ask(turn("Hello."), previous_response_id="resp_never", **NO_SEARCH)
+        assert (await talk.recv())["error"]["code"] == "previous_response_not_found"
+        hold_to_schema(await talk.answer(turn("Hello."), **NO_SEARCH))
+
+
+async def test_a_failed_continuation_evicts_what_was_remembered(open_served: Served) -> None:
+    """After a function's output that no call asked for, the answer before it is forgotten."""
+    fields = {**NO_SEARCH, "store": False}
+    async with open_served.talk("/v1/responses") as talk:
+        first = hold_to_schema(await talk.answer(turn("Hello."), **fields))
+        go_on = {**fields, "previous_response_id": first["id"]}
+        output = {"type": "function_call_output", "call_id": "call_never", "output": "1"}
+        assert (await talk.answer([output], **go_on))[-1]["type"] == "response.failed"
+        await talk.ask(turn("Hello again."), **go_on)
+        assert (await talk.recv())["error"]["code"] == "previous_response_not_found"

@@ -8,19 +8,13 @@ from typing import Any
 import anyio
 import openai
 import pytest
-from openai import AsyncOpenAI
 
-from harness import PATIENCE_S, Served, serving, text_of
+from harness import Served, answer_text, official, serving, text_of
+from ragsocket.protocol.resources import Response
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
 URL = "/v1/responses"
-
-
-def official(served: Served) -> AsyncOpenAI:
-    """The official client, which repeats nothing by itself."""
-    url = f"http://{served.address}/v1"
-    return AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S)
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
@@ -103,6 +97,9 @@ async def test_a_running_answer_is_followed_and_stopped(served: Served, upstream
         tasks.start_soon(follow)
         running = (await http.get(path)).json()
         assert running["status"] == "in_progress"
+        search, message = running["output"]
+        assert (search["status"], message["status"]) == ("completed", "in_progress")
+        assert answer_text(running) == delta["delta"]
         stopped = (await http.post(f"{path}/cancel")).json()
         assert stopped["status"] == "cancelled"
         await request.closed()
@@ -174,7 +171,9 @@ async def test_a_failure_is_a_resource(served: Served, upstream: Upstream) -> No
         ({"input": FERRY, "stream": "yes"}, 400, "stream", "true or false"),
         ({"input": FERRY, "stream": 1}, 400, "stream", "true or false"),
         ({"input": FERRY, "colour": "red"}, 400, "colour", "is not a field of this request"),
-        ({"input": FERRY, "background": True}, 400, "background", "not supported"),
+        ({"input": FERRY, "background": "yes"}, 400, "background", "boolean"),
+        ({"input": FERRY, "background": True, "store": False}, 400, "store", "is stored"),
+        ({"input": FERRY, "conversation": "conv_x", "store": False}, 400, "store", "is stored"),
         ({"input": FERRY, "model": "gpt-9"}, 404, "model", "there is scripted"),
         (
             {"input": FERRY, "conversation": "conv_nope"},
@@ -184,7 +183,7 @@ async def test_a_failure_is_a_resource(served: Served, upstream: Upstream) -> No
         ),
         (
             {"input": FERRY, "previous_response_id": "resp_x", "stream": True},
-            404,
+            400,
             "previous_response_id",
             "there is no response",
         ),
@@ -248,3 +247,12 @@ async def test_the_description_of_the_doors_is_whole(served: Served) -> None:
     assert {"input", "stream"} <= set(schema["properties"])
     assert schema["properties"]["stream"]["type"] == "boolean"
     assert "$defs" not in schema
+    for path, methods in document["paths"].items():
+        for method, door in methods.items():
+            assert {"200", "4XX", "5XX"} <= set(door["responses"]), (method, path)
+            assert "422" not in door["responses"], (method, path)
+            for name in door.get("parameters", ()):
+                assert name["description"], (method, path, name)
+    streamed = document["paths"]["/v1/responses"]["post"]["responses"]["200"]["content"]
+    assert set(streamed) == {"application/json", "text/event-stream"}
+    Response.model_validate(streamed["application/json"]["example"])

@@ -26,7 +26,7 @@ async def begun(served: Served, talk: Talk, question: str) -> Running:
     """Ask, and return the response once it exists."""
     await talk.ask(question)
     created = await talk.until("response.created")
-    run = served.runner.get(created["response"]["id"], owner="local")
+    run = served.runner.lineage.get(created["response"]["id"], owner="local")
     assert run is not None
     return run
 
@@ -100,6 +100,30 @@ async def test_many_follow_one_answer_and_any_of_them_can_stop_it(
     assert heard["second"] == heard["third"]
     assert heard["second"][0]["type"] == "response.created"
     assert heard["second"][-1] == end
+
+
+async def test_followed_side_by_side_every_event_says_whose_it_is(
+    served: Served, upstream: Upstream
+) -> None:
+    """Of two answers on one lane, followed on one connection, each event names one."""
+    upstream.queue(Script(tokens=TOKENS), Script(tokens=TOKENS))
+    asked = []
+    for _ in range(2):
+        async with served.talk("/v1/responses") as talk:
+            asked.append(await talk.answer(FERRY))
+    async with served.talk("/v1/responses") as talk:
+        for events in asked:
+            await resume(talk, events[0]["response"]["id"])
+        for _ in asked:
+            await talk.terminal()
+
+    def names(event: Event, id: str) -> bool:
+        whole: Event = event.get("response") or event.get("item") or {"id": event.get("item_id")}
+        return str(whole["id"]).split("_")[1] == id.removeprefix("resp_")
+
+    for events in asked:
+        id = events[0]["response"]["id"]
+        assert [event for event in talk.seen if names(event, id)] == events
 
 
 async def test_the_grace_does_not_run_while_somebody_follows(

@@ -39,6 +39,8 @@ async def everything(served: Served, upstream: Upstream) -> list[dict[str, Any]]
         Script(gated=True),
         Script(cut=2),
         Script(finish_reason="length"),
+        Script(gated=True),
+        Script(tokens=("Steered.",)),
         Script(reasoning=("Let me ", "see."), tokens=("Wait. ", *calls("tide", '{"day":', "1}"))),
     )
     async with served.talk() as talk:
@@ -53,6 +55,19 @@ async def everything(served: Served, upstream: Upstream) -> list[dict[str, Any]]
         await talk.terminal()
         await talk.answer(FERRY)
         await talk.answer(FERRY)
+        await talk.ask(FERRY, stream_id="lane")
+        request = await upstream.request(4)
+        created = await talk.until("response.in_progress")
+        steer = {
+            "type": "response.steer",
+            "previous_response_id": created["response"]["id"],
+            "input": [{"type": "message", "role": "user", "content": "And dogs?"}],
+            "event_id": "s",
+        }
+        await talk.send(steer)
+        await talk.until("response.completed")
+        await talk.send(steer)
+        await talk.until("response.steer.failed")
         tide = {"type": "function", "name": "tide", "parameters": {"type": "object"}}
         await talk.answer(FERRY, tools=[tide], tool_choice="required", reasoning={"effort": "low"})
         await talk.send("{")
@@ -99,6 +114,8 @@ async def test_every_server_event_is_the_standards(served: Served, upstream: Ups
         "response.completed",
         "response.incomplete",
         "response.failed",
+        "response.steer.accepted",
+        "response.steer.failed",
         "error",
     }
 
@@ -154,3 +171,43 @@ async def test_results_go_out_elsewhere_only_when_asked_for(served: Served) -> N
         [result, *_] = await search(talk, include=["file_search_call.results"])
         assert result["filename"] == "ferry.md"
         assert result["attributes"]["place"]
+
+
+async def test_the_official_client_steers(served: Served, upstream: Upstream) -> None:
+    """`connection.response.steer()`: accepted, ended as steered, and the successor follows."""
+    upstream.queue(Script(tokens=("At ", "7:40."), gated=True), Script(tokens=("Free.",)))
+    client = AsyncOpenAI(base_url=f"http://{served.address}/v1", api_key="none")
+    types: list[str] = []
+    async with client, client.responses.connect() as connection:
+        await connection.response.create(model="scripted", input=FERRY)
+        async for event in connection:
+            types.append(event.type)
+            if event.type == "response.in_progress" and len(types) == 2:
+                (await upstream.request(0)).release(1)
+            elif event.type == "response.output_text.delta" and event.delta == "At ":
+                (first,) = served.runner._unfinished
+                await connection.response.steer(previous_response_id=first.id, input="And dogs?")
+            elif event.type == "response.incomplete":
+                assert event.response.incomplete_details is not None
+                assert event.response.incomplete_details.reason == "steered"
+                assert event.response.output_text == "At "
+            elif event.type == "response.completed":
+                assert event.response.previous_response_id == first.id
+                assert event.response.output_text == "Free."
+                break
+    assert "response.steer.accepted" in types
+
+
+async def test_the_official_client_asks_in_the_background(
+    served: Served, upstream: Upstream
+) -> None:
+    """`background=True` returns at once, and `retrieve` finds the end."""
+    upstream.queue(Script(tokens=("At ", "7:40."), gated=True))
+    client = AsyncOpenAI(base_url=f"http://{served.address}/v1", api_key="none")
+    async with client:
+        asked = await client.responses.create(input=FERRY, background=True)
+        assert asked.status == "in_progress"
+        (await upstream.request(0)).release(2)
+        await served.idle()
+        found = await client.responses.retrieve(asked.id)
+    assert (found.status, found.output_text) == ("completed", "At 7:40.")

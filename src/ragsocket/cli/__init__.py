@@ -291,6 +291,16 @@ def openapi() -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
+@app.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI document of the sockets."""
+    import json
+
+    from ragsocket.protocol.specification import asyncapi as describe
+
+    typer.echo(json.dumps(describe(__version__), indent=2, ensure_ascii=False))
+
+
 def main() -> None:
     """Run the command line; a fault that has a fix ends in one line and no traceback."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):

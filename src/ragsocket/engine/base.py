@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 Role = Literal["system", "user", "assistant", "tool"]
 RetrievalMode = Literal["hybrid", "dense", "sparse", "none"]
 ResponseMode = Literal["compact", "refine", "tree_summarize", "no_text"]
+Attributes = Mapping[str, str | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,33 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A filter that compares one attribute of a file.
+
+    Attributes:
+        key: the attribute; every file has `file_id` and `file_name`.
+        type: how it is compared.
+        value: what with; several for `in` and `nin`.
+    """
+
+    key: str
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    value: str | float | bool | Sequence[str | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A filter that asks for all (`and`) or at least one (`or`) of others."""
+
+    type: Literal["and", "or"]
+    filters: Sequence[Filter]
+
+
+Filter: TypeAlias = "Comparison | Combination"
+"""Which files may be found."""
+
+
+@dataclass(frozen=True, slots=True)
 class Retrieval:
     """How to search for one question.
 
@@ -76,6 +104,7 @@ class Retrieval:
         similarity_top_k: passages to use, at least 1; None for the operator's default.
         response_mode: how an answer is made of the passages.
         vector_store_ids: the stores to search; empty means the default store.
+        filters: which files may be found; None for all.
     """
 
     search: bool = True
@@ -84,6 +113,7 @@ class Retrieval:
     similarity_top_k: int | None = None
     response_mode: ResponseMode = "compact"
     vector_store_ids: Sequence[str] = ()
+    filters: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +225,11 @@ class Source:
     Attributes:
         passage_id: stable id of the passage in its vector store.
         file_id: stable id of the file, `file_…`.
-        file_name: path of the file relative to the ingested folder.
+        file_name: path of the file relative to the ingested folder, or as it was uploaded.
         text: the passage.
         score: relevance between 0 and 1.
         place: where in the file, for people: `page 3`, `lines 10-24`; None if unknown.
+        attributes: what the file's owner says about it.
     """
 
     passage_id: str
@@ -207,6 +238,7 @@ class Source:
     text: str
     score: float
     place: str | None = None
+    attributes: Attributes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ from ragsocket.engine.gate import (
 )
 from ragsocket.engine.grounded import SmallModel
 from ragsocket.engine.index import Index, SearchResult
-from ragsocket.engine.ingestion import Progress, Report, run_ingestion
+from ragsocket.engine.ingestion import Progress, Report
 from ragsocket.engine.late import EXTRACTIVE
 from ragsocket.engine.models.local import LocalModel
 from ragsocket.engine.prompt import (
@@ -57,7 +57,8 @@ from ragsocket.engine.prompt import (
 )
 from ragsocket.engine.synthesis import synthesize
 from ragsocket.engine.token_stream import TokenStream
-from ragsocket.errors import EngineError, RagsocketError, RequestError
+from ragsocket.engine.uploads import Uploads
+from ragsocket.errors import EngineError, RequestError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
@@ -74,6 +75,7 @@ class RagEngine:
         settings: the operator's choices.
         embed_model: given where passages are embedded by an object of this process.
         profile: how prompts are made; None as for a model that reads fast.
+        uploads: the files and vector stores beside the folder, or None for the folder alone.
         closes: closed after everything else by `aclose`.
     """
 
@@ -85,6 +87,7 @@ class RagEngine:
         *,
         embed_model: BaseEmbedding | None = None,
         profile: Profile | None = None,
+        uploads: Uploads | None = None,
         closes: AsyncExitStack | None = None,
     ) -> None:
         self._index = index
@@ -92,6 +95,7 @@ class RagEngine:
         self._settings = settings
         self._embed_model = embed_model
         self._profile = profile or Profile.usual(settings.context_tokens)
+        self._uploads = uploads
         self._closes = closes
         self._ingested = False
 
@@ -104,6 +108,11 @@ class RagEngine:
     def index(self) -> Index:
         """What is searched."""
         return self._index
+
+    @property
+    def uploads(self) -> Uploads | None:
+        """The files and vector stores beside the folder."""
+        return self._uploads
 
     def readiness(self) -> Mapping[str, str]:
         """See `Engine.readiness`: what is missing of `documents` and of `model`.
@@ -125,9 +134,15 @@ class RagEngine:
         return chosen == "extracts" or (chosen is None and isinstance(self._tokens, LocalModel))
 
     async def run(self) -> None:
-        """Keep a model on this machine running until cancelled; without one, end at once."""
-        if isinstance(self._tokens, LocalModel):
-            await self._tokens.run()
+        """Keep a model on this machine running and take uploads in, until cancelled.
+
+        With neither to do, end at once.
+        """
+        async with anyio.create_task_group() as tasks:
+            if isinstance(self._tokens, LocalModel):
+                tasks.start_soon(self._tokens.run)
+            if self._uploads is not None:
+                tasks.start_soon(self._uploads.run)
 
     async def ingest(
         self,
@@ -148,35 +163,17 @@ class RagEngine:
             ConfigError: the folder or the index cannot be used.
             EngineError: the ingestion broke; what was published by then stays.
         """
-        report: Report | None = None
-        failure: RagsocketError | None = None
 
         async def follow() -> None:
-            try:
-                await self.refresh()
-            except RagsocketError as error:
-                # The refresh at the end raises it, if it is still so.
-                logger.warning("a new revision cannot be searched: %s", error)
-            else:
-                on_refreshed()
+            on_refreshed()
 
-        def notice(progress: Progress) -> None:
-            if progress.revision:
-                refreshes.start_soon(follow)
-            on_progress(progress)
-
-        async with anyio.create_task_group() as refreshes:
-            try:
-                report = await run_ingestion(
-                    self._settings, root, on_progress=notice, embed_model=self._embed_model
-                )
-            except RagsocketError as error:
-                # Raised outside, since a task group would wrap it.
-                failure = error
-        if failure is not None:
-            raise failure
-        assert report is not None
-        await self.refresh()
+        report = await self._index.take_in(
+            self._settings,
+            root,
+            embed_model=self._embed_model,
+            on_progress=on_progress,
+            on_refreshed=follow,
+        )
         self._ingested = True
         return report
 
@@ -279,6 +276,7 @@ class RagEngine:
             vector_store_ids=retrieval.vector_store_ids,
             top_k=retrieval.similarity_top_k or self._settings.similarity_top_k,
             mode=retrieval.mode,
+            filters=retrieval.filters,
         )
 
     def _searches(self, question: Question) -> bool:

@@ -5,21 +5,35 @@ An `Index` holds immutable revisions and replaces them whole; a search runs on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import anyio
+import numpy as np
 from anyio import to_thread
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore
 
-from ragsocket.engine.base import RetrievalMode, Source
-from ragsocket.engine.ingestion.job import DEFAULT_VECTOR_STORE
-from ragsocket.engine.ingestion.revision import Revision, idf, load, terms
-from ragsocket.engine.passages import Passages, Store
+from ragsocket.engine.base import Attributes, Filter, RetrievalMode, Source
+from ragsocket.engine.catalog import Catalog
+from ragsocket.engine.ingestion import Progress, Report, Upload, run_ingestion
+from ragsocket.engine.ingestion.job import (
+    DEFAULT_OWNER,
+    DEFAULT_VECTOR_STORE,
+    parts_of,
+)
+from ragsocket.engine.ingestion.pipeline import drop
+from ragsocket.engine.ingestion.revision import Places, Revision, Rows, idf, load, terms
+from ragsocket.engine.passages import File, Passages, Store
+from ragsocket.engine.selection import attributes_of, choose, is_narrowed
 from ragsocket.engine.vector_store import HybridRetriever, PassageVectorStore
-from ragsocket.errors import ConfigError, RequestError
+from ragsocket.errors import ConfigError, RagsocketError, RequestError
+from ragsocket.settings import Settings
+
+logger = logging.getLogger("ragsocket.engine")
 
 _LOAD_ATTEMPTS = 5
 
@@ -78,7 +92,12 @@ class SearchResult:
 class Index:
     """The published revisions of every store in one SQLite file, ready to be searched."""
 
-    def __init__(self, path: Path, embed_model: BaseEmbedding | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        embed_model: BaseEmbedding | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
         """Name the SQLite file, which need not exist yet, and what embeds questions.
 
         Args:
@@ -87,11 +106,16 @@ class Index:
                 another model are left out of the search. Any LlamaIndex embedding will do;
                 ingestion with one that is not an embeddings server runs in a thread of this
                 process (`run_ingestion(embed_model=)`).
+            catalog: knows the vector stores and the uploads in them; without one, the stores are
+                those that have a revision.
         """
         self._path = path
         self._embed_model = embed_model
+        self._catalog = catalog
         self._passages: Passages | None = None
         self._revisions: Mapping[tuple[str, str], Revision] = {}
+        # Made when a search first asks for it, which most never do.
+        self._places: WeakKeyDictionary[Revision, Mapping[str, Rows]] = WeakKeyDictionary()
         self._refreshing = anyio.Lock()
 
     async def open(self) -> None:
@@ -110,6 +134,79 @@ class Index:
             self._revisions = await to_thread.run_sync(self._load)
         return self.revision
 
+    async def take_in(
+        self,
+        settings: Settings,
+        documents: Path | Sequence[Upload],
+        *,
+        vector_store_id: str = DEFAULT_VECTOR_STORE,
+        owner: str = DEFAULT_OWNER,
+        embed_model: BaseEmbedding | None = None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_refreshed: Callable[[], Awaitable[None]],
+    ) -> Report:
+        """Run an ingestion, see `run_ingestion`, and search what it publishes as it comes.
+
+        Args:
+            settings: the operator's choices, of which the index is this one.
+            documents: a folder, or all the uploaded files that the store shall hold.
+            vector_store_id: store to bring in line with them.
+            owner: whose store it is.
+            embed_model: embeds the passages in place of what the settings name.
+            on_progress: called on the event loop.
+            on_refreshed: awaited whenever a newly published revision can be searched; before
+                there are vectors, it is by words.
+
+        Raises:
+            ConfigError: the documents or the index cannot be used.
+            EngineError: the ingestion broke; what was published by then stays.
+        """
+        report: Report | None = None
+        failure: RagsocketError | None = None
+
+        async def follow() -> None:
+            try:
+                await self.refresh()
+            except RagsocketError as error:
+                # The refresh at the end raises it, if it is still so.
+                logger.warning("a new revision cannot be searched: %s", error)
+            else:
+                await on_refreshed()
+
+        def notice(progress: Progress) -> None:
+            if progress.revision:
+                refreshes.start_soon(follow)
+            on_progress(progress)
+
+        async with anyio.create_task_group() as refreshes:
+            try:
+                report = await run_ingestion(
+                    settings,
+                    documents,
+                    on_progress=notice,
+                    vector_store_id=vector_store_id,
+                    owner=owner,
+                    embed_model=embed_model,
+                )
+            except RagsocketError as error:
+                # Raised outside, since a task group would wrap it.
+                failure = error
+        if failure is not None:
+            raise failure
+        assert report is not None
+        await self.refresh()
+        return report
+
+    async def drop(self, owner: str, part: str) -> None:
+        """Delete a part of a store, in a thread; searches that run go on with what they began with.
+
+        Raises:
+            ConfigError: the index is damaged, or the part is being ingested.
+        """
+        if self._passages is not None:
+            await to_thread.run_sync(drop, self._path, owner, part)
+            await self.refresh()
+
     def close(self) -> None:
         """Close the SQLite file; no search may follow."""
         if self._passages is not None:
@@ -123,16 +220,37 @@ class Index:
     def snapshot(self, owner: str, vector_store_ids: Sequence[str] = ()) -> Snapshot:
         """Return what a search of these stores would run on; without ids, the default store."""
         revisions = self._revisions
-        wanted = dict.fromkeys(vector_store_ids or (DEFAULT_VECTOR_STORE,))
-        return Snapshot(tuple(revisions[owner, id_] for id_ in wanted if (owner, id_) in revisions))
+        named = dict.fromkeys(vector_store_ids or (DEFAULT_VECTOR_STORE,))
+        wanted = [(owner, part) for id_ in named if self._has(owner, id_) for part in parts_of(id_)]
+        return Snapshot(tuple(revisions[key] for key in wanted if key in revisions))
 
     def unknown(self, owner: str, vector_store_ids: Sequence[str]) -> list[str]:
         """Return those of the stores named that this owner does not have; the default one is."""
-        return [
-            id_
-            for id_ in vector_store_ids
-            if id_ != DEFAULT_VECTOR_STORE and (owner, id_) not in self._revisions
-        ]
+        return [id_ for id_ in vector_store_ids if not self._has(owner, id_)]
+
+    def _has(self, owner: str, vector_store_id: str) -> bool:
+        if self._catalog is not None:
+            return self._catalog.has_store(owner, vector_store_id)
+        return (
+            vector_store_id == DEFAULT_VECTOR_STORE or (owner, vector_store_id) in self._revisions
+        )
+
+    def revision_of(self, owner: str, part: str) -> int:
+        """Return the revision of a part of a store (`parts_of`) that is loaded; 0 if none is."""
+        revision = self._revisions.get((owner, part))
+        return revision.number if revision is not None else 0
+
+    def files(self, owner: str, part: str) -> list[File]:
+        """Return the files of a part of a store, failed ones too; blocks."""
+        return self._passages.files(owner, part) if self._passages else []
+
+    def texts(self, owner: str, part: str, file_id: str) -> list[str]:
+        """Return the passages of a file of a part of a store, in order; blocks."""
+        return self._passages.texts(owner, part, file_id) if self._passages else []
+
+    def file(self, owner: str, part: str, file_id: str) -> File | None:
+        """Return one file of a part of a store; blocks."""
+        return self._passages.file(owner, part, file_id) if self._passages else None
 
     async def search(
         self,
@@ -142,6 +260,7 @@ class Index:
         vector_store_ids: Sequence[str] = (),
         top_k: int,
         mode: RetrievalMode = "hybrid",
+        filters: Filter | None = None,
     ) -> SearchResult:
         """Find the passages that fit a query best.
 
@@ -154,6 +273,7 @@ class Index:
             vector_store_ids: the stores; empty for the default one. Unknown ones have nothing.
             top_k: how many passages at most, from 1.
             mode: `none` finds nothing.
+            filters: which files may be found; None for all.
 
         Raises:
             RequestError: `dense` is asked for and there are no vectors.
@@ -171,7 +291,11 @@ class Index:
             )
         if mode == "none" or not snapshot.passages or not query.strip():
             return SearchResult([], snapshot.revision, snapshot)
-        stores = {part: self._store(part) for part in snapshot.parts}
+        only: Mapping[Revision, Places] = {}
+        narrowed = self._catalog is not None and is_narrowed(self._catalog, snapshot.parts)
+        if filters is not None or narrowed:
+            only = await to_thread.run_sync(self._choose, snapshot, filters)
+        stores = {part: self._store(part, only.get(part)) for part in snapshot.parts}
         retriever = HybridRetriever(
             by_words=() if mode == "dense" else list(stores.values()),
             by_vector=() if mode == "sparse" else [stores[part] for part in with_vectors],
@@ -183,7 +307,31 @@ class Index:
             ),
         )
         found = await retriever.aretrieve(query)
-        return SearchResult([_source(hit) for hit in found], snapshot.revision, snapshot)
+        attributes: Mapping[str, Attributes] = {}
+        if self._catalog is not None and self._catalog.has_attributes:
+            attributes = await to_thread.run_sync(attributes_of, self._catalog, snapshot.parts)
+        sources = [_source(hit, attributes) for hit in found]
+        return SearchResult(sources, snapshot.revision, snapshot)
+
+    def _choose(self, snapshot: Snapshot, filters: Filter | None) -> Mapping[Revision, Places]:
+        """Return which passages may be found, for each part where it need not be all of them."""
+        chosen = {}
+        for part in snapshot.parts:
+            if filters is None and part.vector_store_id == DEFAULT_VECTOR_STORE:
+                continue
+            of_file = self._places_by_file(part)
+            files = self.files(part.owner, part.vector_store_id)
+            chosen[part] = among = np.zeros(len(part.rows), dtype=bool)
+            for file_id in choose(self._catalog, part, files, filters):
+                among[of_file.get(file_id, ())] = True
+        return chosen
+
+    def _places_by_file(self, part: Revision) -> Mapping[str, Rows]:
+        if part not in self._places:
+            assert self._passages is not None
+            rows = self._passages.rows_by_file(part.owner, part.vector_store_id)
+            self._places[part] = {file_id: part.places_of(found) for file_id, found in rows.items()}
+        return self._places[part]
 
     def _has_usable_vectors(self, part: Revision) -> bool:
         return (
@@ -192,9 +340,11 @@ class Index:
             and part.embed_model == self._embed_model.model_name
         )
 
-    def _store(self, part: Revision) -> PassageVectorStore:
+    def _store(self, part: Revision, among: Places | None) -> PassageVectorStore:
         assert self._passages is not None
-        return PassageVectorStore(self._passages, part.owner, part.vector_store_id, part)
+        return PassageVectorStore(
+            self._passages, part.owner, part.vector_store_id, part, among=among
+        )
 
     def _load(self) -> dict[tuple[str, str], Revision]:
         if self._passages is None:
@@ -221,7 +371,7 @@ class Index:
         return load(self._path, store.owner, store.id, store.revision)
 
 
-def _source(hit: NodeWithScore) -> Source:
+def _source(hit: NodeWithScore, attributes: Mapping[str, Attributes]) -> Source:
     metadata = hit.node.metadata
     return Source(
         passage_id=hit.node.node_id,
@@ -230,4 +380,5 @@ def _source(hit: NodeWithScore) -> Source:
         text=hit.node.get_content(),
         score=hit.score or 0.0,
         place=metadata["place"],
+        attributes=attributes.get(metadata["file_id"], {}),
     )

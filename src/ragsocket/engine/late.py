@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ragsocket.engine.base import EngineEvent, Question
+from ragsocket.engine.documents import Documents
 from ragsocket.engine.models.choice import local_model
-from ragsocket.errors import EngineError, RagsocketError
+from ragsocket.errors import EngineError, RagsocketError, RequestError
 from ragsocket.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +77,21 @@ class LateEngine:
         if self._engine is None:
             return self._missing
         return {**self._engine.readiness(), **self._missing}
+
+    @property
+    def documents(self) -> Documents:
+        """Files and vector stores.
+
+        Raises:
+            RequestError: the engine is not loaded yet.
+        """
+        if self._engine is None or self._engine.uploads is None:
+            raise RequestError(
+                "engine_not_ready",
+                "the engine is not ready; /readyz says what is missing.",
+                status=503,
+            )
+        return self._engine.uploads
 
     async def load(self) -> None:
         """Import, open the index, ingest the folder; ends when all that is done or failed."""

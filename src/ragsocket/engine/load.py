@@ -45,9 +45,18 @@ async def load_engine(
     """
     await to_thread.run_sync(importlib.import_module, "ragsocket.engine.compose")
     # From here on these are look-ups.
+    from ragsocket.engine.catalog import Catalog
     from ragsocket.engine.compose import RagEngine
     from ragsocket.engine.index import Index
+    from ragsocket.engine.kept import KeptBytes
     from ragsocket.engine.prompt import Profile
+    from ragsocket.engine.uploads import Uploads
+
+    def open_uploads() -> tuple[Catalog, KeptBytes]:
+        kept = KeptBytes(settings.uploads_path)
+        catalog = Catalog(settings.catalog_path)
+        kept.keep_only(catalog.every_bytes())
+        return catalog, kept
 
     async with AsyncExitStack() as opened:
         asks = embed_model or await _embedding(settings, opened)
@@ -58,7 +67,9 @@ async def load_engine(
         else:
             tokens = _token_stream(settings, llm)
             profile = Profile.usual(settings.context_tokens)
-        index = Index(settings.index_path, asks)
+        catalog, kept = await to_thread.run_sync(open_uploads)
+        opened.callback(catalog.close)
+        index = Index(settings.index_path, asks, catalog)
         opened.callback(index.close)
         await index.open()
         return RagEngine(
@@ -67,6 +78,7 @@ async def load_engine(
             settings,
             embed_model=embed_model,
             profile=profile,
+            uploads=Uploads(index, catalog, kept, settings, embed_model),
             closes=opened.pop_all(),
         )
 

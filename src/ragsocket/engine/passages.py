@@ -9,18 +9,13 @@ one. Dead rows stay until they are older than the previous revision, for answers
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from ragsocket.errors import ConfigError
+from ragsocket.engine.database import Database
 
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 30.0
 
 _SCHEMA = """
 CREATE TABLE vector_stores (
@@ -133,97 +128,23 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:32]
 
 
-class Passages:
-    """A connection to the SQLite file; any thread may use it, one at a time.
+class Passages(Database):
+    """A connection to the SQLite file; any thread may use it, one at a time."""
 
-    Raises:
-        ConfigError: from any method, if the file is damaged or from another version.
-    """
+    SCHEMA = _SCHEMA
+    VERSION = SCHEMA_VERSION
+    WHAT = "index"
+    REMEDY = "delete it and ingest again"
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        """Open the file, which must exist unless `create` is set."""
-        self.path = path
-        self._lock = threading.RLock()
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "rwc" if create else "rw"
-        try:
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-        except sqlite3.OperationalError as error:
-            raise ConfigError(f"the index {path} cannot be opened: {error}.") from error
-        try:
-            self._prepare(create)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, create: bool) -> None:
-        version = self._all("PRAGMA user_version")[0][0]
-        if version == 0 and create:
-            self._all("PRAGMA journal_mode = WAL")
-            with self.transaction():
-                for statement in _SCHEMA.split(";"):
-                    self._all(statement)
-                self._all(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            version = SCHEMA_VERSION
-        if version not in (0, SCHEMA_VERSION):
-            raise ConfigError(
-                f"the index {self.path} has format {version}, this version reads {SCHEMA_VERSION}: "
-                "delete it and ingest again."
-            )
-        self._all("PRAGMA synchronous = NORMAL")
-        self._empty = version == 0
-
-    def close(self) -> None:
-        """Close the connection; nothing else may be called afterwards."""
-        with self._lock:
-            self._db.close()
-
-    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        with self._lock, self._named():
-            return self._db.execute(sql, parameters).fetchall()
-
-    def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self._lock, self._named():
-            self._db.executemany(sql, rows)
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            # Subclasses are about a statement or the disk; the class itself means a damaged file.
-            if type(error) is sqlite3.DatabaseError:
-                raise ConfigError(
-                    f"the index {self.path} is damaged ({error}): delete it and ingest again."
-                ) from error
-            raise
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make all writes inside one atomic step; an exception undoes them."""
-        with self._lock:
-            self._all("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._all("COMMIT")
+    _written = False
 
     # Stores.
 
     def stores(self) -> list[Store]:
         """Return the stores of every owner, for loading them; never for answering a client."""
-        if self._empty and not self._all("PRAGMA user_version")[0][0]:
+        if not self._written and not self._version():
             return []
-        self._empty = False
+        self._written = True
         return [_store(row) for row in self._all(f"SELECT {_STORE_COLUMNS} FROM vector_stores")]
 
     def open_store(self, owner: str, vector_store_id: str) -> Store:
@@ -240,7 +161,8 @@ class Passages:
 
     def next_revision(self) -> int:
         """Return the number that the next revision of any store gets."""
-        return int(self._all("SELECT coalesce(max(revision), 0) + 1 FROM vector_stores")[0][0])
+        newest = "SELECT coalesce(max(max(revision, previous_revision)), 0) FROM vector_stores"
+        return int(self._all(newest)[0][0]) + 1
 
     def set_recipe(self, store: Store, recipe: str) -> None:
         """Record how the files of a store were split."""
@@ -276,14 +198,38 @@ class Passages:
             key * 2,
         )
 
+    def drop(self, store: Store) -> None:
+        """Delete everything in a store; the files of its revisions are the caller's to delete.
+
+        Its row stays, without a revision, so that the numbers it had never come again.
+        """
+        key = (store.owner, store.id)
+        with self.transaction():
+            for table in ("passages", "files", "embeddings"):
+                self._all(f"DELETE FROM {table} WHERE owner = ? AND vector_store_id = ?", key)
+            self._all(
+                "UPDATE vector_stores SET previous_revision = max(revision, previous_revision),"
+                " revision = 0, has_vectors = 0, embed_model = NULL, dimensions = NULL"
+                " WHERE owner = ? AND id = ?",
+                key,
+            )
+
     # Files.
 
     def files(self, owner: str, vector_store_id: str) -> list[File]:
         """Return a store's files by path, failed ones too."""
+        return self._files("1 ORDER BY path", owner, vector_store_id)
+
+    def file(self, owner: str, vector_store_id: str, file_id: str) -> File | None:
+        """Return one file of a store."""
+        found = self._files("id = ?", owner, vector_store_id, file_id)
+        return found[0] if found else None
+
+    def _files(self, which: str, *parameters: str) -> list[File]:
         rows = self._all(
             "SELECT id, path, sha256, size, status, error FROM files"
-            " WHERE owner = ? AND vector_store_id = ? AND status != 'removed' ORDER BY path",
-            (owner, vector_store_id),
+            f" WHERE owner = ? AND vector_store_id = ? AND status != 'removed' AND {which}",
+            parameters,
         )
         return [File(*row) for row in rows]
 
@@ -320,6 +266,26 @@ class Passages:
                 for p in passages
             ),
         )
+
+    def rows_by_file(self, owner: str, vector_store_id: str) -> dict[str, list[int]]:
+        """Return the rows of a store's passages by file id, dead ones too."""
+        rows = self._all(
+            "SELECT file_id, row FROM passages WHERE owner = ? AND vector_store_id = ?",
+            (owner, vector_store_id),
+        )
+        found: dict[str, list[int]] = {}
+        for file_id, row in rows:
+            found.setdefault(file_id, []).append(row)
+        return found
+
+    def texts(self, owner: str, vector_store_id: str, file_id: str) -> list[str]:
+        """Return the texts of a file's passages that have not died, in order."""
+        rows = self._all(
+            "SELECT text FROM passages WHERE owner = ? AND vector_store_id = ? AND file_id = ?"
+            " AND died_revision IS NULL ORDER BY ordinal",
+            (owner, vector_store_id, file_id),
+        )
+        return [row[0] for row in rows]
 
     def living(self, store: Store) -> list[tuple[int, str, str, bytes]]:
         """Return (row, file id, text, text_sha256) of every passage that has not died."""

@@ -24,7 +24,7 @@ from llama_index.core.vector_stores.types import (
 
 from ragsocket.engine.embeddings import BuiltInEmbedding, EndpointEmbedding
 from ragsocket.engine.ingestion.pipeline import LOCK_WAIT_S, only_ingestion, publish
-from ragsocket.engine.ingestion.revision import Revision, load
+from ragsocket.engine.ingestion.revision import Places, Revision, load
 from ragsocket.engine.passages import File, Passage, Passages, make_passage_id, text_sha256
 from ragsocket.errors import EngineError
 
@@ -39,8 +39,9 @@ class PassageVectorStore(BasePydanticVectorStore):
     """One vector store of the SQLite file as a LlamaIndex vector store.
 
     Queries run on one revision: by vector (mode `default`) or by words (`sparse`,
-    `text_search`); metadata filters are not supported. `add` and `delete` each publish a new
-    revision, for stores that are not kept in line with a folder.
+    `text_search`), among all passages or those of `among`; metadata filters are not supported.
+    `add` and `delete` each publish a new revision, for stores that are not kept in line with a
+    folder.
     """
 
     _passages: Passages = PrivateAttr()
@@ -48,6 +49,7 @@ class PassageVectorStore(BasePydanticVectorStore):
     _vector_store_id: str = PrivateAttr()
     _revision: Revision | None = PrivateAttr()
     _embed_model: str = PrivateAttr()
+    _among: Places | None = PrivateAttr()
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         vector_store_id: str,
         revision: Revision | None = None,
         embed_model: str = "unknown",
+        among: Places | None = None,
     ) -> None:
         super().__init__(stores_text=True)
         self._passages = passages
@@ -63,6 +66,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         self._vector_store_id = vector_store_id
         self._revision = revision
         self._embed_model = embed_model
+        self._among = among
 
     @property
     def client(self) -> Passages:
@@ -78,12 +82,13 @@ class PassageVectorStore(BasePydanticVectorStore):
         if query.filters or query.node_ids or query.doc_ids:
             raise NotImplementedError("PassageVectorStore has no filters")
         found: list[tuple[int, float]] = []
+        count, among = query.similarity_top_k, self._among
         if query.mode == VectorStoreQueryMode.DEFAULT:
             if self._revision and query.query_embedding:
-                found = self._revision.search_vectors(query.query_embedding, query.similarity_top_k)
+                found = self._revision.search_vectors(query.query_embedding, count, among)
         elif query.mode in (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH):
             if self._revision and query.query_str:
-                found = self._revision.search_words(query.query_str, query.similarity_top_k)
+                found = self._revision.search_words(query.query_str, count, among)
         else:
             raise NotImplementedError(f"PassageVectorStore cannot query by {query.mode}")
         scores = dict(found)
@@ -159,7 +164,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         vectors: list[tuple[str, list[float]]],
     ) -> None:
         db = self._passages
-        with only_ingestion(db.path, lambda _: None, LOCK_WAIT_S):
+        with only_ingestion(db.path, self._vector_store_id, lambda _: None, LOCK_WAIT_S):
             if vectors:
                 rows = [(text_sha256(t), np.asarray(v, dtype="<f4").tobytes()) for t, v in vectors]
                 store = db.open_store(self._owner, self._vector_store_id)
@@ -261,8 +266,11 @@ class HybridRetriever(BaseRetriever):
                 )
             ]
             hits.sort(key=lambda hit: -hit[0])
-            for rank, (similarity, node) in enumerate(hits, 1):
-                key = node.node_id
+            # A file may be in several of the stores; its passages count once.
+            best_of: dict[str, tuple[float, BaseNode]] = {}
+            for similarity, node in hits:
+                best_of.setdefault(node.node_id, (similarity, node))
+            for rank, (key, (similarity, node)) in enumerate(best_of.items(), 1):
                 ranks[key] = ranks.get(key, 0.0) + 1 / (RANK_CONSTANT + rank)
                 known = nodes.setdefault(key, NodeWithScore(node=node, score=0.0))
                 score = known.score or 0.0

@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import HINT, RetrievalOptions, StopText, StopTexts
-from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.errors import not_supported
 from ragsocket.protocol.input_items import ImageDetail, ImageUrl
 from ragsocket.protocol.resources import (
+    Flag,
     FunctionName,
+    Integer,
     JsonObjectFormat,
+    Number,
     PlainFormat,
     ReasoningEffort,
     SearchResult,
@@ -76,7 +78,7 @@ class ToolCall(Wire):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: Literal["function"] = "function"
     function: CalledFunction
-    index: int | None = Field(None, exclude=True)
+    index: Integer | None = Field(None, exclude=True)
 
 
 class ChatMessage(Wire):
@@ -126,7 +128,7 @@ class ChatFunction(Wire):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class ChatTool(Wire):
@@ -157,7 +159,7 @@ class ChatSchema(Wire):
     name: FunctionName
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class ChatSchemaFormat(Wire):
@@ -177,8 +179,8 @@ Stops = Annotated[StopTexts, BeforeValidator(_listed, json_schema_input_type=Sto
 class StreamOptions(Wire):
     """What a stream carries beside the text."""
 
-    include_usage: bool = Field(False, description="A last chunk holds the token counts.")
-    include_obfuscation: bool | None = Field(None, description="No effect.", json_schema_extra=HINT)
+    include_usage: Flag = Field(False, description="A last chunk holds the token counts.")
+    include_obfuscation: Flag | None = Field(None, description="No effect.", json_schema_extra=HINT)
 
 
 class ChatCompletionCreate(Wire):
@@ -189,23 +191,23 @@ class ChatCompletionCreate(Wire):
         examples=[[{"role": "user", "content": "When are dogs allowed in the huts?"}]],
     )
     model: str | None = Field(None, description="Model to use; none is the default.")
-    stream: bool | None = Field(None, description="Answer in chunks, as server-sent events.")
+    stream: Flag | None = Field(None, description="Answer in chunks, as server-sent events.")
     stream_options: StreamOptions | None = Field(
         None, description="`include_usage` puts the token counts into a last chunk."
     )
     retrieval: RetrievalOptions | None = Field(
         None, description="How to search (an extra of this server)."
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = Field(
         None, description="Passed on to the model."
     )
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
         None, description="Passed on to the model."
     )
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = Field(
         None, description="Older name of `max_completion_tokens`."
     )
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(strict=True, ge=1)] | None = Field(
         None, description="Upper bound of generated tokens."
     )
     n: Literal[1] | None = Field(None, description="One answer; more are refused.")
@@ -225,15 +227,15 @@ class ChatCompletionCreate(Wire):
     tool_choice: Literal["auto", "none", "required"] | ChatToolChoice | None = Field(
         None, description="`none`: no function, no search. `required`, or one by name: a call."
     )
-    parallel_tool_calls: bool | None = Field(
+    parallel_tool_calls: Flag | None = Field(
         None, description="`false`: at most one call in an answer."
     )
     stop: Stops | None = Field(
         None, description="Texts at which the model stops, without saying them; four at most."
     )
-    seed: int | None = Field(None, description="Passed on to the model.")
-    presence_penalty: float | None = Field(None, description="Passed on to the model.")
-    frequency_penalty: float | None = Field(None, description="Passed on to the model.")
+    seed: Integer | None = Field(None, description="Passed on to the model.")
+    presence_penalty: Number | None = Field(None, description="Passed on to the model.")
+    frequency_penalty: Number | None = Field(None, description="Passed on to the model.")
     reasoning_effort: ReasoningEffort | None = Field(None, description="Passed on to the model.")
     verbosity: Verbosity | None = Field(None, description="Passed on to the model.")
     user: str | None = Field(None, description="Echoed.", json_schema_extra=HINT)
@@ -252,11 +254,7 @@ class ChatCompletionCreate(Wire):
         for name, reason in CHAT_REFUSED.items():
             asks = data.get(name) not in _ASKS_FOR_NOTHING
             if asks and (name, data[name]) != ("store", True):
-                raise RequestError(
-                    ErrorCode.UNSUPPORTED_PARAMETER,
-                    f"{name} is not supported: {reason}. Leave it out.",
-                    param=name,
-                )
+                raise not_supported(name, reason)
         return {name: value for name, value in data.items() if name not in CHAT_REFUSED}
 
 

@@ -18,13 +18,14 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.config import JsonDict
 
 from ragsocket.errors import RequestError
-from ragsocket.protocol.errors import ErrorCode
+from ragsocket.protocol.errors import ErrorCode, not_supported
 from ragsocket.protocol.input_items import (
     FunctionCallOutput,
     InputItem,
@@ -34,10 +35,13 @@ from ragsocket.protocol.input_items import (
 from ragsocket.protocol.resources import (
     AllowedTools,
     ConversationRef,
+    FileFilter,
     FileSearchChoice,
     FileSearchTool,
+    Flag,
     FunctionChoice,
     FunctionTool,
+    Metadata,
     ReasoningConfig,
     TextConfig,
     Tool,
@@ -52,14 +56,11 @@ HINT: JsonDict = {"field_class": "hint"}
 
 REFUSED: dict[str, str] = {
     "access_programs": "this server has no access programs",
-    "background": "an answer outlives a lost socket by the grace period, and no longer",
-    "background_options": "an answer outlives a lost socket by the grace period, and no longer",
+    "background_options": "a background answer is begun at once",
     "context_management": "history is trimmed to the prompt budget, oldest turns first",
-    "generate": "every response.create is answered",
     "image": "answers are text",
     "moderation": "this server does not moderate",
     "prompt": "there are no stored prompts; send instructions",
-    "store": "every response is stored",
     "top_logprobs": "log probabilities are not passed on",
 }
 """Fields that are refused by name, with the reason that the error gives."""
@@ -74,7 +75,6 @@ INCLUDED = {
 TOOL_TYPES = ("file_search", "function")
 
 TOOL_REFUSED = {
-    "filters": "files have no attributes to filter by",
     "ranking_options": "passages are ranked in one way",
 }
 """Members of a tool that are refused by name, with the reason."""
@@ -87,7 +87,7 @@ StopTexts = Annotated[tuple[StopText, ...], Field(max_length=4)]
 class RetrievalOptions(Wire):
     """How to search for one question (an extra of this server)."""
 
-    similarity_top_k: Annotated[int, Field(ge=1, le=50)] | None = Field(
+    similarity_top_k: Annotated[int, Field(strict=True, ge=1, le=50)] | None = Field(
         None, description="Passages to use."
     )
     mode: Literal["hybrid", "dense", "sparse", "none"] = Field(
@@ -95,6 +95,10 @@ class RetrievalOptions(Wire):
     )
     response_mode: Literal["compact", "refine", "tree_summarize", "no_text"] = Field(
         "compact", description="How the answer is made of the passages."
+    )
+    filters: FileFilter | None = Field(
+        None,
+        description="Which files may be found, beside what the tool's `filters` say; see Filters.",
     )
 
 
@@ -104,7 +108,7 @@ class SamplingOptions(Wire):
     stop: StopTexts = Field(
         (), description="Texts at which the model stops, without saying them; four at most."
     )
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+    seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = Field(
         None, description="The same seed makes the same answer likely."
     )
 
@@ -117,15 +121,31 @@ class ResponseCreate(Wire):
         None, description="Echoed on `response.created` and `error`; names the ask for a cancel."
     )
     stream_id: StreamId | None = Field(None, description="The lane; none is the default lane.")
+    generate: Flag | None = Field(
+        None,
+        description="`false`: prepare, without an answer; the next one goes on from here. `input` "
+        "may be anything then, or missing.",
+    )
     input: str | tuple[InputItem, ...] = Field(
         description="The question, or items of which the last is the user's message, or what a "
-        "function gave."
+        "function gave.",
+        examples=["When are dogs allowed in the huts?"],
     )
     model: str | None = Field(None, description="Model to use; none is the default.")
     instructions: str | None = Field(None, description="Extra instructions for this answer.")
     previous_response_id: ResourceId | None = Field(None, description="The response to go on from.")
     conversation: ResourceId | ConversationRef | None = Field(
         None, description="The conversation to go on with; its head moves to this response."
+    )
+    store: Flag | None = Field(
+        None,
+        description="`false`: nothing of it is written to disk. It can be gone on from on its own "
+        "connection, by answers that are not stored either; it belongs to no conversation.",
+    )
+    background: Flag | None = Field(
+        None,
+        description="`true`: the answer goes on without a follower for as long as it takes. Over "
+        "HTTP without `stream` it is returned as soon as it exists.",
     )
     include: tuple[str, ...] | None = Field(
         None, description="; ".join(f"`{value}` {does}" for value, does in INCLUDED.items()) + "."
@@ -140,10 +160,10 @@ class ResponseCreate(Wire):
         description="`none`: no function, no search. `required`: a search, whatever the question "
         "looks like, or else a function. One tool, or `allowed_tools`: those alone.",
     )
-    parallel_tool_calls: bool | None = Field(
+    parallel_tool_calls: Flag | None = Field(
         None, description="`false`: at most one function call in an answer."
     )
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+    max_tool_calls: Annotated[int, Field(strict=True, ge=1)] | None = Field(
         None, description="Kept, since an answer makes at most one search; functions do not count."
     )
     retrieval: RetrievalOptions = Field(
@@ -152,19 +172,19 @@ class ResponseCreate(Wire):
     sampling: SamplingOptions = Field(
         SamplingOptions(), description="More that is passed on to the model (an extra)."
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = Field(
         None, description="Passed on to the model."
     )
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
         None, description="Passed on to the model."
     )
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_output_tokens: Annotated[int, Field(strict=True, ge=1)] | None = Field(
         None, description="Upper bound of generated tokens, reasoning included."
     )
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+    presence_penalty: Annotated[float, Field(strict=True, ge=-2, le=2)] | None = Field(
         None, description="Passed on; above zero, words that were said are said less."
     )
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
+    frequency_penalty: Annotated[float, Field(strict=True, ge=-2, le=2)] | None = Field(
         None, description="Passed on; above zero, words that were said often are said less."
     )
     text: TextConfig = Field(
@@ -175,9 +195,7 @@ class ResponseCreate(Wire):
     reasoning: ReasoningConfig | None = Field(
         None, description="`effort` is passed on to the model; `summary` has no effect."
     )
-    metadata: dict[str, str] | None = Field(
-        None, description="Up to 16 pairs, kept with the response."
-    )
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs, kept with the response.")
     truncation: Literal["auto", "disabled"] = Field(
         "auto",
         description="`auto`: the oldest turns that do not fit the prompt are left out. "
@@ -205,23 +223,25 @@ class ResponseCreate(Wire):
                 if value is None or _is_default(name, value):
                     data = {key: kept for key, kept in data.items() if key != name}
                     continue
-                raise RequestError(
-                    ErrorCode.UNSUPPORTED_PARAMETER,
-                    f"{name} is not supported: {reason}. Leave it out.",
-                    param=name,
-                )
+                raise not_supported(name, reason)
             data = {key: kept for key, kept in data.items() if kept is not None}
+            if data.get("generate") is False:
+                data.setdefault("input", ())
             if "input" in data:
                 data["input"] = tidy(data["input"])
             for index, tool in enumerate(_listed(data.get("tools"))):
                 _known_tool(tool, f"tools[{index}]")
             for value in _listed(data.get("include")):
-                _known_include(value)
+                known_include(value)
         return data
 
     @field_validator("input")
     @classmethod
-    def _asks_for_something(cls, value: str | tuple[InputItem, ...]) -> str | tuple[InputItem, ...]:
+    def _asks_for_something(
+        cls, value: str | tuple[InputItem, ...], info: ValidationInfo
+    ) -> str | tuple[InputItem, ...]:
+        if info.data.get("generate") is False:
+            return value
         if isinstance(value, str):
             if not value.strip():
                 raise ValueError("the input is empty; send the question as text")
@@ -258,14 +278,13 @@ class ResponseCreate(Wire):
             raise _wrong("retrieval.response_mode", "functions need the mode compact")
         return self
 
-    @field_validator("metadata")
-    @classmethod
-    def _small_metadata(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value is not None and (
-            len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items())
-        ):
-            raise ValueError("at most 16 pairs, keys of 64 and values of 512 characters")
-        return value
+    @model_validator(mode="after")
+    def _what_is_not_stored_is_nobody_elses(self) -> ResponseCreate:
+        if self.store is False and self.conversation is not None:
+            raise _wrong("store", "what is part of a conversation is stored; name none, or store")
+        if self.store is False and self.background:
+            raise _wrong("store", "what goes on in the background is stored; leave one of them out")
+        return self
 
     @property
     def conversation_id(self) -> str | None:
@@ -344,14 +363,15 @@ def _known_tool(tool: Any, path: str) -> None:
         )
     for name, reason in TOOL_REFUSED.items():
         if tool.get(name) is not None:
-            raise RequestError(
-                ErrorCode.UNSUPPORTED_PARAMETER,
-                f"{path}.{name} is not supported: {reason}. Leave it out.",
-                param=f"{path}.{name}",
-            )
+            raise not_supported(f"{path}.{name}", reason)
 
 
-def _known_include(value: Any) -> None:
+def known_include(value: Any) -> None:
+    """Refuse a value of `include` that this server does not know.
+
+    Raises:
+        RequestError: it is none of `INCLUDED`.
+    """
     if isinstance(value, str) and value not in INCLUDED:
         raise RequestError(
             ErrorCode.UNSUPPORTED_PARAMETER,
@@ -362,12 +382,7 @@ def _known_include(value: Any) -> None:
 
 def _is_default(name: str, value: object) -> bool:
     """True for a refused field that asks for just what happens anyway."""
-    return (name, value) in (
-        ("store", True),
-        ("generate", True),
-        ("background", False),
-        ("top_logprobs", 0),
-    )
+    return (name, value) == ("top_logprobs", 0)
 
 
 class ResponseCancel(Wire):
@@ -384,7 +399,7 @@ class ResponseCancel(Wire):
         description="Stop everything unfinished of this lane; with nothing named, of the "
         "default lane.",
     )
-    after: Annotated[int, Field(ge=-1)] | None = Field(
+    after: Annotated[int, Field(strict=True, ge=-1)] | None = Field(
         None, description="The last sequence_number that was shown; the answer ends there."
     )
 
@@ -396,13 +411,43 @@ class ResponseCancel(Wire):
         return self
 
 
+class ResponseSteer(Wire):
+    """Stop a response where it is, and answer this in its place."""
+
+    type: Literal["response.steer"] = Field("response.steer", description="The event's type.")
+    event_id: EventId | None = Field(
+        None, description="Echoed on the successor's `response.created` and on a failure."
+    )
+    previous_response_id: ResourceId = Field(description="The response to stop.")
+    input: str | tuple[InputMessage, ...] = Field(
+        description="What to answer: text, or messages of the user."
+    )
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _tidy(cls, value: Any) -> Any:
+        return tidy(value)
+
+    @field_validator("input")
+    @classmethod
+    def _is_the_users(cls, value: str | tuple[InputMessage, ...]) -> str | tuple[InputMessage, ...]:
+        if isinstance(value, str):
+            if not value.strip():
+                raise ValueError("the input is empty; send the question as text")
+        elif not value or any(
+            item.role != "user" or not (item.plain().strip() or item.images) for item in value
+        ):
+            raise ValueError("it must be messages of the user that hold text or a picture")
+        return value
+
+
 class ResponseResume(Wire):
     """Follow a response, from any connection: what is missed first, then live."""
 
     type: Literal["response.resume"] = Field("response.resume", description="The event's type.")
     event_id: EventId | None = Field(None, description="Echoed on an error about this event.")
     response_id: ResourceId = Field(description="The response to follow.")
-    starting_after: Annotated[int, Field(ge=-1)] | None = Field(
+    starting_after: Annotated[int, Field(strict=True, ge=-1)] | None = Field(
         None, description="The last sequence_number that was seen; none begins at the start."
     )
 
@@ -414,11 +459,17 @@ class Ping(Wire):
     event_id: EventId | None = Field(None, description="Echoed on the pong.")
 
 
-AnyClientEvent = ResponseCreate | ResponseCancel | ResponseResume | Ping
+AnyClientEvent = ResponseCreate | ResponseCancel | ResponseSteer | ResponseResume | Ping
 CLIENT_EVENT: TypeAdapter[AnyClientEvent] = TypeAdapter(
     Annotated[AnyClientEvent, Field(discriminator="type")]
 )
-CLIENT_EVENT_TYPES = ("response.create", "response.cancel", "response.resume", "ragsocket:ping")
+CLIENT_EVENT_TYPES = (
+    "response.create",
+    "response.cancel",
+    "response.steer",
+    "response.resume",
+    "ragsocket:ping",
+)
 
 
 class Envelope(Wire):
@@ -427,6 +478,7 @@ class Envelope(Wire):
     model_config = ConfigDict(extra="ignore", frozen=True)
     event_id: str | None = None
     stream_id: str | None = None
+    previous_response_id: Any = None
 
 
 ENVELOPE: TypeAdapter[Envelope] = TypeAdapter(Envelope)

@@ -17,10 +17,13 @@ from ragsocket.protocol.client_events import (
 )
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.input_items import INPUT_TAGS
+from ragsocket.protocol.resources import COMBINATIONS, COMPARISONS
 
-_UNIONS = ("format", "response_format", "tool_choice")
+_UNIONS = ("filters", "format", "response_format", "tool_choice")
 _TAGS = INPUT_TAGS | {
     *TOOL_TYPES,
+    *COMPARISONS,
+    *COMBINATIONS,
     *("allowed_tools", "text", "json_object", "json_schema", "image_url"),
 }
 

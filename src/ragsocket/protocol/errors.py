@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
+from ragsocket.errors import RequestError
+
 
 class ErrorCode(StrEnum):
     """Codes of `error` events: one client event, or one request, could not be carried out."""
@@ -16,8 +18,18 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
     MODEL_NOT_FOUND = "model_not_found"
     RESPONSE_NOT_FOUND = "response_not_found"
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
     CONVERSATION_NOT_FOUND = "conversation_not_found"
+    ITEM_NOT_FOUND = "item_not_found"
+    ITEM_ELSEWHERE = "item_elsewhere"
     FUNCTION_CALL_NOT_FOUND = "function_call_not_found"
+    FILE_NOT_FOUND = "file_not_found"
+    VECTOR_STORE_NOT_FOUND = "vector_store_not_found"
+    FILE_BATCH_NOT_FOUND = "file_batch_not_found"
+    UNSUPPORTED_FILE = "unsupported_file"
+    FOLDER_READ_ONLY = "folder_read_only"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_MANY_FILES = "too_many_files"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RESUME_GAP = "resume_gap"
     NOT_FOUND = "not_found"
@@ -32,6 +44,10 @@ class ErrorCode(StrEnum):
     HISTORY_UNAVAILABLE = "history_unavailable"
     ENGINE_NOT_READY = "engine_not_ready"
     INTERNAL_ERROR = "internal_error"
+    RESPONSE_ALREADY_COMPLETED = "response_already_completed"
+    RESPONSE_NOT_ACTIVE = "response_not_active"
+    TOO_MANY_PENDING_STEERS = "too_many_pending_steers"
+    SUCCESSOR_CREATION_FAILED = "successor_creation_failed"
 
 
 class Fact(NamedTuple):
@@ -54,10 +70,27 @@ EVENT_ERRORS: dict[str, Fact] = {
     ErrorCode.UNSUPPORTED_PARAMETER: Fact("a field of the standard that is not honoured", False),
     ErrorCode.MODEL_NOT_FOUND: Fact("there is no such model here; the message lists them", False),
     ErrorCode.RESPONSE_NOT_FOUND: Fact("there is no such response", False),
+    ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: Fact(
+        "there is no such response to go on from; one that is not stored is known on its own "
+        "connection alone. Hand the whole conversation in",
+        False,
+    ),
     ErrorCode.CONVERSATION_NOT_FOUND: Fact("there is no such conversation", False),
+    ErrorCode.ITEM_NOT_FOUND: Fact("there is no such item where it was looked for", False),
+    ErrorCode.ITEM_ELSEWHERE: Fact(
+        "the item came before the conversation, which can only read it", False
+    ),
+    ErrorCode.FILE_NOT_FOUND: Fact("there is no such file, or not in that vector store", False),
+    ErrorCode.VECTOR_STORE_NOT_FOUND: Fact("there is no such vector store", False),
+    ErrorCode.FILE_BATCH_NOT_FOUND: Fact("there is no such file batch in that store", False),
+    ErrorCode.UNSUPPORTED_FILE: Fact("the file is neither a PDF, a web page nor text", False),
+    ErrorCode.FOLDER_READ_ONLY: Fact("the folder of documents changes by itself alone", False),
+    ErrorCode.QUOTA_EXCEEDED: Fact("the files or vector stores are as many as may be", False),
+    ErrorCode.TOO_MANY_FILES: Fact("too many files are in progress; wait for some", True),
     ErrorCode.IDEMPOTENCY_CONFLICT: Fact("the `event_id` was used for another ask", False),
     ErrorCode.RESUME_GAP: Fact(
-        "the events asked for are gone; the terminal event follows, which holds the whole answer",
+        "the events asked for are gone; what follows stands for all of them: a snapshot, or the "
+        "terminal event, which holds the whole answer",
         False,
     ),
     ErrorCode.NOT_FOUND: Fact("there is nothing at that path", False),
@@ -69,14 +102,34 @@ EVENT_ERRORS: dict[str, Fact] = {
     ErrorCode.ORIGIN_NOT_ALLOWED: Fact("pages of that origin may not connect", False),
     ErrorCode.HOST_NOT_ALLOWED: Fact("the server does not go by that host name", False),
     ErrorCode.HISTORY_UNAVAILABLE: Fact("the history cannot be read or written", True),
+    ErrorCode.ENGINE_NOT_READY: Fact("the server is still starting; see `/readyz`", True),
     ErrorCode.INTERNAL_ERROR: Fact("a fault of the server; the log knows the reference", True),
 }
 """Codes that an `error` event can carry."""
+
+STEER_ERRORS: dict[str, Fact] = {
+    ErrorCode.RESPONSE_NOT_FOUND: Fact("there is no such response", False),
+    ErrorCode.RESPONSE_ALREADY_COMPLETED: Fact("the answer was whole before; ask anew", False),
+    ErrorCode.RESPONSE_NOT_ACTIVE: Fact(
+        "the answer has not begun, is being stored, or was stopped before", False
+    ),
+    ErrorCode.TOO_MANY_PENDING_STEERS: Fact(
+        "the answer was steered already and is about to end; steer its successor", True
+    ),
+    ErrorCode.SUCCESSOR_CREATION_FAILED: Fact(
+        "the server restarts, or the stopped answer could not be stored", True
+    ),
+    ErrorCode.HISTORY_UNAVAILABLE: Fact("the history cannot be read", True),
+}
+"""Codes that `response.steer.failed` can carry; the input comes back with each."""
 
 FAILURES: dict[str, Fact] = {
     ErrorCode.INPUT_TOO_LARGE: Fact(
         "the question alone, or with `truncation` disabled all of it, is over the prompt budget",
         False,
+    ),
+    ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: Fact(
+        "the response to go on from was forgotten while this one waited", False
     ),
     ErrorCode.FUNCTION_CALL_NOT_FOUND: Fact("no call asked for a function's output", False),
     ErrorCode.ENGINE_NOT_READY: Fact("the server is still starting; see `/readyz`", True),
@@ -87,7 +140,7 @@ FAILURES: dict[str, Fact] = {
     ErrorCode.UNSUPPORTED_PARAMETER: Fact(
         "it asks for what the model or the index here cannot do", False
     ),
-    "vector_store_not_found": Fact("there is no such vector store", False),
+    ErrorCode.VECTOR_STORE_NOT_FOUND: Fact("there is no such vector store", False),
     "embedding_unavailable": Fact("the embeddings server could not be used", True),
     "upstream_unauthorized": Fact("the model's server refused this server's key", False),
     "upstream_model_not_found": Fact("the model's server does not know the model", False),
@@ -138,3 +191,12 @@ CLOSE_CODES: dict[CloseCode, Close] = {
                                retry=False, resume=False),
     CloseCode.SLOW_READER: Close("the client read too slowly", retry=True, resume=True),
 }  # fmt: skip
+
+
+def not_supported(field: str, reason: str) -> RequestError:
+    """Return the refusal of a field without which the answer would be another."""
+    return RequestError(
+        ErrorCode.UNSUPPORTED_PARAMETER,
+        f"{field} is not supported: {reason}. Leave it out.",
+        param=field,
+    )

@@ -44,6 +44,19 @@ def new_reasoning_id() -> str:
     return _new("rs")
 
 
+def new_steer_id() -> str:
+    """Return a fresh `steer_…`."""
+    return _new("steer")
+
+
+def item_id(prefix: str, response_id: str, index: int) -> str:
+    """Return the id of an answer's item: named after its response, since deltas name it alone.
+
+    So whoever follows several responses on one connection knows what each event belongs to.
+    """
+    return f"{prefix}_{response_id.partition('_')[2]}_{index}"
+
+
 def new_reference_id() -> str:
     """Return a fresh `err_…`, which joins what a client is told with what the log knows."""
     return f"err_{secrets.token_hex(6)}"

@@ -126,15 +126,19 @@ _REFUSED = {
 }
 
 
-def tidy(items: Any) -> Any:
+def tidy(items: Any, *, field: str = "input") -> Any:
     """Return input as it came but for what need not be kept; refuse what is not taken by name.
+
+    Args:
+        items: what came.
+        field: where it came, for the words of a refusal.
 
     Raises:
         RequestError: an item or a part is of a type that this server does not take.
     """
     if not isinstance(items, list | tuple):
         return items
-    return [_tidy_item(item, f"input[{index}]") for index, item in enumerate(items)]
+    return [_tidy_item(item, f"{field}[{index}]") for index, item in enumerate(items)]
 
 
 def _tidy_item(item: Any, path: str) -> Any:

@@ -2,15 +2,38 @@
 
 The shapes are those of the Responses API, as the `openai` package carries them; what is ours
 stands in the extra field `ragsocket`.
+
+Over 400 lines because a Response and everything that stands in it are read as one shape.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+# What a client sends is what it means: `"1"` and `true` are no numbers, `"yes"` is no flag.
+Flag = Annotated[bool, Strict()]
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+"""What a client keeps with a resource."""
 
 
 def _absent(value: object) -> bool:
@@ -20,7 +43,12 @@ def _absent(value: object) -> bool:
 class Wire(BaseModel):
     """Base of every shape: unknown fields are refused, instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        # What has a default is always written, and a reader may rely on it.
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class FileCitation(Wire):
@@ -32,7 +60,7 @@ class FileCitation(Wire):
     type: Literal["file_citation"] = "file_citation"
     file_id: str
     filename: str
-    index: int
+    index: Integer
 
 
 class OutputText(Wire):
@@ -59,7 +87,7 @@ class SearchResult(Wire):
 
     file_id: str
     filename: str
-    score: float
+    score: Number
     text: str
     attributes: dict[str, str | float | bool] = {}
 
@@ -183,7 +211,7 @@ class JsonSchemaFormat(Wire):
     name: FunctionName
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 Verbosity = Literal["low", "medium", "high"]
@@ -210,6 +238,7 @@ Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "
 Reason = Literal[
     "completed",
     "cancelled",
+    "steered",
     "client_lost",
     "shutdown",
     "worker_lost",
@@ -217,6 +246,15 @@ Reason = Literal[
     "content_filter",
     "failed",
 ]
+
+
+class Feedback(Wire):
+    """What somebody thought of an answer; with neither rating nor text it is taken back."""
+
+    rating: Literal["up", "down"] | None = Field(description="Thumbs up or down; null for neither.")
+    text: Annotated[str, StringConstraints(max_length=4000)] | None = Field(
+        None, description="In words, at most 4,000 characters."
+    )
 
 
 class Facts(Wire):
@@ -232,6 +270,8 @@ class Facts(Wire):
         ttft_ms: from acceptance to the first text, milliseconds.
         total_ms: from acceptance to the end, milliseconds.
         usage_estimated: True if the token counts are this server's own.
+        snapshot: True on an event that stands for all up to its number.
+        feedback: what was thought of the answer, if somebody said so; on look-up alone.
     """
 
     reason: Reason | None = None
@@ -243,6 +283,66 @@ class Facts(Wire):
     ttft_ms: float | None = None
     total_ms: float | None = None
     usage_estimated: bool | None = None
+    snapshot: Annotated[bool | None, Field(exclude_if=_absent)] = None
+    feedback: Annotated[Feedback | None, Field(exclude_if=_absent)] = None
+
+
+AttributeKey = Annotated[str, Field(min_length=1, max_length=64)]
+AttributeValue = (
+    Annotated[str, Field(max_length=512)]
+    | Flag
+    | Integer
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
+COMPARISONS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
+COMBINATIONS = ("and", "or")
+MOST_COMPARISONS = 100
+MOST_NESTED = 8
+
+
+class ComparisonFilter(Wire):
+    """Which files may be found: those one of whose attributes compares like this."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    key: AttributeKey
+    value: AttributeValue | Annotated[tuple[AttributeValue, ...], Field(max_length=1000)]
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> ComparisonFilter:
+        if isinstance(self.value, tuple) != (self.type in ("in", "nin")):
+            wanted = "a list" if self.type in ("in", "nin") else "one value, not a list"
+            raise ValueError(f"the value for {self.type} must be {wanted}")
+        return self
+
+
+class CompoundFilter(Wire):
+    """Which files may be found: those that pass all (`and`) or any (`or`) of these."""
+
+    type: Literal["and", "or"]
+    filters: Annotated[
+        tuple[AnyFilter, ...],
+        Field(min_length=1, max_length=MOST_COMPARISONS),
+        # Written out, the schema would hold itself.
+        WithJsonSchema({"type": "array", "items": {"type": "object"}, "minItems": 1}),
+    ]
+
+
+AnyFilter = Annotated[ComparisonFilter | CompoundFilter, Field(discriminator="type")]
+
+
+def _bounded(filter: ComparisonFilter | CompoundFilter) -> ComparisonFilter | CompoundFilter:
+    level, comparisons = [filter], 0
+    for _ in range(MOST_NESTED):
+        comparisons += sum(isinstance(one, ComparisonFilter) for one in level)
+        level = [inner for one in level if isinstance(one, CompoundFilter) for inner in one.filters]
+    if level or comparisons > MOST_COMPARISONS:
+        raise ValueError(
+            f"a filter has at most {MOST_COMPARISONS} comparisons, {MOST_NESTED} levels deep"
+        )
+    return filter
+
+
+FileFilter = Annotated[AnyFilter, AfterValidator(_bounded)]
 
 
 class FileSearchTool(Wire):
@@ -250,7 +350,8 @@ class FileSearchTool(Wire):
 
     type: Literal["file_search"] = "file_search"
     vector_store_ids: tuple[str, ...] = ()
-    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
+    max_num_results: Annotated[int, Field(strict=True, ge=1, le=50)] | None = None
+    filters: FileFilter | None = None
 
 
 class FunctionTool(Wire):
@@ -260,7 +361,7 @@ class FunctionTool(Wire):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 Tool = Annotated[FileSearchTool | FunctionTool, Field(discriminator="type")]
@@ -333,3 +434,16 @@ class Response(Wire):
     user: str | None = None
     metadata: dict[str, str] = {}
     ragsocket: Facts = Facts()
+
+    def rated(self, feedback: Feedback | None) -> Response:
+        """Return it as it is looked up: with what was thought of it."""
+        facts = self.ragsocket.model_copy(update={"feedback": feedback})
+        return self.model_copy(update={"ragsocket": facts})
+
+
+class ResponseDeleted(Wire):
+    """A response was forgotten."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True

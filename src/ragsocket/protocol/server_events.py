@@ -2,6 +2,8 @@
 
 Event types without the prefix `ragsocket:` are the standard's; a test holds every one of them
 to the `openai` package's types.
+
+Over 400 lines because all that a server says is looked up in one place.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import BaseModel, Field
 
+from ragsocket.errors import RequestError
+from ragsocket.protocol.input_items import InputMessage
 from ragsocket.protocol.resources import (
     FileCitation,
     OutputItem,
@@ -222,14 +226,66 @@ Delta = OutputTextDelta | ReasoningTextDelta | CallArgumentsDelta
 """The events that come by the thousand; the two fields that change stand last."""
 
 
-class ErrorDetail(Wire):
-    """The nested form of an error."""
+class Steer(Wire):
+    """A steering that was accepted."""
+
+    id: str
+    previous_response_id: str
+
+
+class SteerAccepted(ServerEvent):
+    """The response ends here, and the input is answered in its place."""
+
+    type: Literal["response.steer.accepted"] = "response.steer.accepted"
+    steer: Steer
+
+
+class SteerError(Wire):
+    """Why a steering came to nothing."""
+
+    type: Literal["invalid_request_error"] = "invalid_request_error"
+    code: str
+    message: str
+
+
+class RefusedSteer(Wire):
+    """A steering that came to nothing, with its input; `id` if it had been accepted."""
+
+    id: Annotated[str | None, Optional] = None
+    previous_response_id: str
+    input: str | tuple[InputMessage, ...]
+
+
+class SteerFailed(Wire):
+    """The input of a steering is handed back, for nothing answers it."""
+
+    type: Literal["response.steer.failed"] = "response.steer.failed"
+    event_id: Annotated[str | None, Optional] = None
+    stream_id: Annotated[str | None, Optional] = None
+    sequence_number: int = 0
+    error: SteerError
+    steer: RefusedSteer
+
+
+class Fault(Wire):
+    """What was wrong, and what would be right."""
 
     type: Literal["invalid_request_error", "server_error", "rate_limit_error"]
     code: str
     message: str
     param: str | None = None
+
+
+class ErrorDetail(Fault):
+    """The nested form of an error; `event_id` is that of the event at fault."""
+
     event_id: str | None = None
+
+
+class ErrorBody(Wire):
+    """An error as the body of an HTTP answer."""
+
+    error: Fault
 
 
 class Error(Wire):
@@ -250,26 +306,26 @@ class Error(Wire):
 
     @classmethod
     def of(
-        cls,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        status: int = 400,
-        event_id: str | None = None,
-        stream_id: str | None = None,
+        cls, error: RequestError, *, event_id: str | None = None, stream_id: str | None = None
     ) -> Error:
-        """Build both forms of one error."""
+        """Build both forms of one error.
+
+        Args:
+            error: what was wrong.
+            event_id: that of the event at fault, if it had one.
+            stream_id: its lane, if it named one.
+        """
         kind: Literal["invalid_request_error", "server_error", "rate_limit_error"] = (
             "server_error"
-            if status >= 500
+            if error.status >= 500
             else "rate_limit_error"
-            if status == 429
+            if error.status == 429
             else "invalid_request_error"
         )
+        code, message, param = error.code, error.message, error.param
         detail = ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event_id)
         return cls(
-            status=status, code=code, message=message, param=param, stream_id=stream_id,
+            status=error.status, code=code, message=message, param=param, stream_id=stream_id,
             error=detail,
         )  # fmt: skip
 
@@ -306,6 +362,9 @@ class Pong(Wire):
     event_id: Annotated[str | None, Optional] = None
 
 
+REJECTED_TYPES = frozenset({"error", "response.steer.failed"})
+"""What stands alone in the log of a response that never came to be."""
+
 TERMINAL_TYPES = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 SERVER_EVENTS: tuple[type[Wire], ...] = (
@@ -329,6 +388,8 @@ SERVER_EVENTS: tuple[type[Wire], ...] = (
     ResponseCompleted,
     ResponseIncomplete,
     ResponseFailed,
+    SteerAccepted,
+    SteerFailed,
     Error,
     Hello,
     CancelDone,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from ragsocket.protocol.ids import (
     new_message_id,
     new_reasoning_id,
     new_response_id,
+    new_search_id,
 )
 from ragsocket.protocol.input_items import FunctionCallOutput, InputItem, InputMessage
 from ragsocket.protocol.resources import (
+    ComparisonFilter,
+    CompoundFilter,
     ConversationRef,
     FunctionCall,
     JsonObjectFormat,
@@ -35,17 +39,48 @@ _NEW_ID = {
     "function_call": new_function_call_id,
     "function_call_output": new_function_output_id,
     "reasoning": new_reasoning_id,
+    "file_search_call": new_search_id,
 }
 
 
 def handed_in(request: ResponseCreate) -> tuple[InputItem, ...]:
-    """Return the items that were handed in, each with an id; a string is a user's message."""
+    """Return the items that were handed in; a string is a user's message."""
     if isinstance(request.input, str):
         return (InputMessage(id=new_message_id(), role="user", content=request.input),)
-    return tuple(
-        item.model_copy(update={"id": _NEW_ID[item.type]()}) if item.id is None else item
-        for item in request.input
+    return with_new_ids(request.input)
+
+
+def with_new_ids(items: Sequence[InputItem]) -> tuple[InputItem, ...]:
+    """Return items with ids of their own: one that is handed back is another than it was."""
+    return tuple(item.model_copy(update={"id": _NEW_ID[item.type]()}) for item in items)
+
+
+def fingerprint(request: ResponseCreate) -> str:
+    """Return what two asks have in common that ask for the same, whatever names the history."""
+    said = request.model_dump_json(
+        exclude={"type", "event_id", "conversation"}, exclude_defaults=True
     )
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def same_ask(earlier: str, request: ResponseCreate) -> None:
+    """Make sure that a key is used for one ask alone.
+
+    Args:
+        earlier: fingerprint of what it was used for before.
+        request: what it is used for now.
+
+    Raises:
+        RequestError: that is another.
+    """
+    if earlier != fingerprint(request):
+        raise RequestError(
+            ErrorCode.IDEMPOTENCY_CONFLICT,
+            "this event_id was used for another response.create of this conversation or "
+            "connection; give each ask one of its own.",
+            param="event_id",
+            status=409,
+        )
 
 
 def turns_of(items: Iterable[InputItem | OutputItem]) -> list[Turn]:
@@ -73,13 +108,17 @@ def turns_of(items: Iterable[InputItem | OutputItem]) -> list[Turn]:
     return turns
 
 
-def accepted(request: ResponseCreate, model: str, conversation_id: str | None) -> Response:
+def accepted(
+    request: ResponseCreate, model: str, conversation_id: str | None, *, store: bool = True
+) -> Response:
     """Return the resource of a response that was just accepted."""
     return Response(
         id=new_response_id(),
         created_at=int(time.time()),
         status="queued",
         model=model,
+        background=request.background is True,
+        store=store,
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
         max_tool_calls=request.max_tool_calls,
@@ -118,7 +157,13 @@ class Defaults:
     max_output_tokens: int | None = None
 
     def question(
-        self, request: ResponseCreate, history: Sequence[Turn], owner: str, model: str
+        self,
+        request: ResponseCreate,
+        input: Sequence[InputItem],
+        *,
+        history: Sequence[Turn],
+        owner: str,
+        model: str,
     ) -> Question:
         """Return what the engine is asked: the history, then what was handed in now.
 
@@ -128,8 +173,9 @@ class Defaults:
         Raises:
             RequestError: a function's output was handed in that no call asked for.
         """
-        turns = [*history, *turns_of(handed_in(request))]
-        _check_outputs(turns)
+        new = turns_of(input)
+        _check_outputs(history, new)
+        turns = [*history, *new]
         # A client that hands the whole conversation in says the same thing every time.
         told = dict.fromkeys(turn.text for turn in turns if turn.role == "system")
         instructions = [text for text in (request.instructions, *told) if text]
@@ -153,6 +199,7 @@ class Defaults:
                 similarity_top_k=top_k or self.similarity_top_k,
                 response_mode=asked.response_mode,
                 vector_store_ids=tool.vector_store_ids if tool else (),
+                filters=_both(tool.filters if tool else None, asked.filters),
             ),
             sampling=Sampling(
                 temperature=request.temperature,
@@ -178,9 +225,22 @@ class Defaults:
         )
 
 
-def _check_outputs(turns: Sequence[Turn]) -> None:
-    called: set[str] = set()
-    for turn in turns:
+def file_filter(filter: ComparisonFilter | CompoundFilter) -> engine.Filter:
+    """Return what a client's filter says, in the words of an engine."""
+    if isinstance(filter, ComparisonFilter):
+        return engine.Comparison(filter.key, filter.type, filter.value)
+    return engine.Combination(filter.type, [file_filter(one) for one in filter.filters])
+
+
+def _both(*filters: ComparisonFilter | CompoundFilter | None) -> engine.Filter | None:
+    given = [file_filter(filter) for filter in filters if filter is not None]
+    return engine.Combination("and", given) if given else None
+
+
+def _check_outputs(history: Sequence[Turn], new: Sequence[Turn]) -> None:
+    # In the history a call may have been forgotten since, and no prompt holds its output then.
+    called = {call.call_id for turn in history for call in turn.calls}
+    for turn in new:
         called.update(call.call_id for call in turn.calls)
         if turn.role == "tool" and turn.call_id not in called:
             raise RequestError(

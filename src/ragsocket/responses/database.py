@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Index, Integer, MetaData, String, Table, Text, event
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -24,6 +35,14 @@ RESPONSES = Table(
     Column("last_number", Integer),
     Column("input", Text, nullable=False),
     Column("response", Text, nullable=False),
+    # The key of the ask, and what was asked: the same again is not answered twice.
+    Column("event_id", String(128)),
+    Column("fingerprint", String(64)),
+    # Questions and answer as plain case-folded text, for searching.
+    Column("said", Text, nullable=False, default=""),
+    Column("feedback", Text),
+    # Its words are gone; the row stays, so that what came after finds what came before.
+    Column("forgotten", Boolean, nullable=False, default=False),
     Index("responses_by_conversation", "owner", "conversation_id", "created_at"),
     Index("responses_unfinished", "finished"),
 )
@@ -34,7 +53,13 @@ CONVERSATIONS = Table(
     Column("owner", String(128), nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("head_id", String(64)),
-    Index("conversations_by_owner", "owner", "created_at"),
+    # Milliseconds, of the last question or answer.
+    Column("updated_at", BigInteger, nullable=False),
+    Column("metadata", Text, nullable=False, default="{}"),
+    # The first words of the first question, and the title case-folded, for searching.
+    Column("opening", Text),
+    Column("title", Text),
+    Index("conversations_by_owner", "owner", "updated_at"),
 )
 
 

@@ -17,14 +17,25 @@ Over 400 lines because what is written and what is read back are one promise.
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Connection, bindparam, insert, literal, select, update
+from sqlalchemy import (
+    Connection,
+    String,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -35,12 +46,16 @@ from ragsocket.protocol.ids import new_message_id
 from ragsocket.protocol.input_items import INPUT, InputItem
 from ragsocket.protocol.resources import (
     Facts,
+    Feedback,
     OutputMessage,
     OutputText,
     Response,
 )
 from ragsocket.responses.asking import turns_of
 from ragsocket.responses.database import CONVERSATIONS, METADATA, RESPONSES, connect
+from ragsocket.responses.wording import opening, searchable
+
+T = TypeVar("T")
 
 log = logging.getLogger("ragsocket.history")
 
@@ -74,16 +89,22 @@ _FINISH_RESPONSE = (
                 "last_number",
                 "input",
                 "response",
+                "said",
             )
         }
     )
 )
 _FIND_RESPONSE = select(RESPONSES.c.id).where(RESPONSES.c.id == bindparam("this"))
 _INSERT_CONVERSATION = insert(CONVERSATIONS)
-_MOVE_HEAD = (
+_TOUCH_CONVERSATION = (
     update(CONVERSATIONS)
     .where(CONVERSATIONS.c.id == bindparam("this"), CONVERSATIONS.c.owner == bindparam("whose"))
-    .values(head_id=bindparam("new_head"))
+    .values(
+        updated_at=bindparam("now"),
+        head_id=func.coalesce(bindparam("new_head", type_=String), CONVERSATIONS.c.head_id),
+        opening=func.coalesce(CONVERSATIONS.c.opening, bindparam("words", type_=Text)),
+        title=func.coalesce(CONVERSATIONS.c.title, bindparam("folded", type_=Text)),
+    )
 )
 
 
@@ -95,6 +116,7 @@ class Record:
         input: the items that were handed in.
         response: the resource; its output ends at the cut.
         last_number: number of the terminal event, None while it runs.
+        feedback: what was thought of it.
     """
 
     owner: str
@@ -102,10 +124,38 @@ class Record:
     input: tuple[InputItem, ...]
     response: Response
     last_number: int | None
+    feedback: Feedback | None = None
+
+    @classmethod
+    def of(cls, row: Any) -> Record:
+        """Return what a row of the table says."""
+        return cls(
+            owner=row["owner"],
+            parent_id=row["parent_id"],
+            input=INPUT.validate_json(row["input"]),
+            response=Response.model_validate_json(row["response"]),
+            last_number=row["last_number"],
+            feedback=row["feedback"] and Feedback.model_validate_json(row["feedback"]),
+        )
 
     def turns(self) -> list[Turn]:
         """Return what this response adds to a prompt: the question, then what was seen."""
         return turns_of([*self.input, *self.response.output])
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What makes an ask the same as an earlier one of its conversation.
+
+    Attributes:
+        event_id: the key that the client gave it.
+        fingerprint: of what was asked.
+        response_id: the response that answers it.
+    """
+
+    event_id: str
+    fingerprint: str
+    response_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +165,10 @@ class _Link:
     owner: str
     parent_id: str | None
     turns: tuple[Turn, ...]
+
+
+class _GivenUp(Exception):
+    """Somebody has told a client that a write of this group is not stored, and it is not."""
 
 
 @dataclass(slots=True)
@@ -139,6 +193,7 @@ class History:
         self._writes: deque[_Write] = deque()
         self._wake = anyio.Event()
         self._cache: OrderedDict[str, _Link] = OrderedDict()
+        self._rewritten = 0
 
     @classmethod
     @asynccontextmanager
@@ -174,18 +229,32 @@ class History:
                     yield history
                 finally:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                        await history._drained()
+                        await history.settled()
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await engine.dispose()
 
-    def accept(self, response: Response, input: Sequence[InputItem], *, owner: str) -> None:
-        """Write the row of an accepted response, soon and beside the stream."""
+    def accept(
+        self,
+        response: Response,
+        input: Sequence[InputItem],
+        *,
+        owner: str,
+        ask: Ask | None = None,
+    ) -> None:
+        """Write the row of an accepted response, soon and beside the stream.
+
+        Its conversation is there from then on.
+        """
         row = self._row(response, input, owner=owner, finished=False)
+        if ask is not None:
+            row |= {"event_id": ask.event_id, "fingerprint": ask.fingerprint}
+        touch = _touch(response, input, owner=owner)
 
         def run(connection: Connection) -> None:
             connection.execute(_INSERT_RESPONSE, row)
+            touch(connection)
 
         self._enqueue(_Write(run))
 
@@ -212,7 +281,7 @@ class History:
             SQLAlchemyError: the database refused.
         """
         row = self._row(response, input, owner=owner, finished=True, last_number=last_number)
-        conversation = response.conversation.id if response.conversation and moves_head else None
+        touch = _touch(response, input, owner=owner, moves_head=True) if moves_head else None
 
         def run(connection: Connection) -> None:
             changes = {f"new_{column}": value for column, value in row.items()}
@@ -221,10 +290,27 @@ class History:
                 if connection.execute(_FIND_RESPONSE, {"this": response.id}).first():
                     raise StaleOwner(response.id)
                 connection.execute(_INSERT_RESPONSE, row)
-            if conversation is not None:
-                _move_head(connection, conversation, owner, response)
+            if touch is not None:
+                touch(connection)
 
-        write = _Write(run)
+        await self.write(run)
+        record = Record(owner, response.previous_response_id, tuple(input), response, last_number)
+        self._remember(response.id, _Link(owner, record.parent_id, tuple(record.turns())))
+
+    async def write(self, run: Callable[[Connection], T]) -> T:
+        """Run statements with the next group; return what they gave once that is stored.
+
+        They run a second time if another write of their group fails.
+
+        Raises:
+            SQLAlchemyError: the database refused.
+        """
+        given: list[T] = []
+
+        def keep(connection: Connection) -> None:
+            given[:] = [run(connection)]
+
+        write = _Write(keep)
         self._enqueue(write)
         try:
             await write.done.wait()
@@ -233,18 +319,35 @@ class History:
             write.abandoned = True
         if write.error is not None:
             raise write.error
-        self._remember(
-            Record(owner, response.previous_response_id, tuple(input), response, last_number)
-        )
+        return given[0]
+
+    async def read(self, run: Callable[[Connection], T]) -> T:
+        """Run statements that only read, and return what they gave."""
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(run)
+
+    async def settled(self) -> None:
+        """Wait until everything that was asked for so far is written, or has failed."""
+        await self.write(lambda _: None)
+
+    def rewritten(self, response_ids: Sequence[str]) -> None:
+        """Read these anew when they are next asked for: their rows say something else now."""
+        self._rewritten += 1
+        for response_id in response_ids:
+            self._cache.pop(response_id, None)
 
     async def get(self, response_id: str, *, owner: str) -> Record | None:
         """Return a response of this owner, or None."""
         async with self._engine.connect() as connection:
             found = await connection.execute(
-                select(RESPONSES).where(RESPONSES.c.id == response_id, RESPONSES.c.owner == owner)
+                select(RESPONSES).where(
+                    RESPONSES.c.id == response_id,
+                    RESPONSES.c.owner == owner,
+                    RESPONSES.c.forgotten.is_(False),
+                )
             )
             row = found.mappings().first()
-        return None if row is None else _record(row)
+        return None if row is None else Record.of(row)
 
     async def head(self, conversation_id: str, *, owner: str) -> tuple[bool, str | None]:
         """Return whether a conversation of this owner exists, and its newest response's id."""
@@ -257,10 +360,36 @@ class History:
             row = found.first()
         return (False, None) if row is None else (True, row.head_id)
 
+    async def asks(self, conversation_id: str, *, owner: str) -> list[Ask]:
+        """Return the asks of a conversation that were given a key, oldest first."""
+        columns = RESPONSES.c
+        async with self._engine.connect() as connection:
+            found = await connection.execute(
+                select(columns.event_id, columns.fingerprint, columns.id)
+                .where(
+                    columns.owner == owner,
+                    columns.conversation_id == conversation_id,
+                    columns.event_id.is_not(None),
+                )
+                .order_by(columns.created_at)
+            )
+            return [Ask(*row) for row in found]
+
+    async def ended(self, response_id: str, *, owner: str) -> bool:
+        """Return whether the end of a response is stored, forgotten since or not."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(
+                select(RESPONSES.c.finished).where(
+                    RESPONSES.c.id == response_id, RESPONSES.c.owner == owner
+                )
+            )
+            return bool(found.scalar())
+
     async def turns(self, response_id: str | None, *, owner: str) -> list[Turn]:
         """Return the conversation up to and including a response, oldest turn first.
 
-        A response that is not finished ends the walk: prompts never read what is not stored.
+        A response that is not finished ends the walk: prompts never read what is not stored. One
+        that was forgotten has no turns, and the walk goes on behind it.
         """
         chain: list[_Link] = []
         while response_id is not None and len(chain) < MAX_CHAIN:
@@ -288,15 +417,18 @@ class History:
                 walk.c.depth < depth - 1,
             )
         )
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(select(walk))).mappings().all()
+        as_of = -1
+        while as_of != self._rewritten:
+            as_of = self._rewritten
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(select(walk))).mappings().all()
         for row in reversed(rows):
             if row["finished"]:
-                self._remember(_record(row))
+                turns = () if row["forgotten"] else tuple(Record.of(row).turns())
+                self._remember(row["id"], _Link(row["owner"], row["parent_id"], turns))
 
-    def _remember(self, record: Record) -> None:
-        turns = tuple(record.turns())
-        self._cache[record.response.id] = _Link(record.owner, record.parent_id, turns)
+    def _remember(self, response_id: str, link: _Link) -> None:
+        self._cache[response_id] = link
         while len(self._cache) > CACHED_RESPONSES:
             self._cache.popitem(last=False)
 
@@ -320,17 +452,12 @@ class History:
             "last_number": last_number,
             "input": INPUT.dump_json(tuple(input)).decode(),
             "response": response.model_dump_json(),
+            "said": searchable([*input, *response.output]),
         }
 
     def _enqueue(self, write: _Write) -> None:
         self._writes.append(write)
         self._wake.set()
-
-    async def _drained(self) -> None:
-        """Wait until everything that was asked for so far is written."""
-        last = _Write(lambda _: None)
-        self._enqueue(last)
-        await last.done.wait()
 
     async def _write_groups(self) -> None:
         while True:
@@ -346,6 +473,8 @@ class History:
                 for write in group:
                     try:
                         await self._write([write])
+                    except _GivenUp:
+                        log.warning("a write to the history came too late, and was undone")
                     except Exception as error:
                         log.error("a write to the history failed", exc_info=error)
                         write.error = error
@@ -354,13 +483,15 @@ class History:
 
     async def _write(self, group: Sequence[_Write]) -> None:
         def run(connection: Connection) -> None:
-            for write in group:
-                if write.abandoned:
-                    continue
+            wanted = [write for write in group if not write.abandoned]
+            for write in wanted:
                 try:
                     write.run(connection)
                 except StaleOwner as error:
                     write.error = error
+            if any(write.abandoned for write in wanted):
+                # While the database was waited for; the others are written without it.
+                raise _GivenUp
 
         async with self._engine.begin() as connection:
             await connection.run_sync(run)
@@ -393,25 +524,31 @@ class History:
             )
 
 
-def _move_head(
-    connection: Connection, conversation_id: str, owner: str, response: Response
-) -> None:
-    keys = {"this": conversation_id, "whose": owner}
-    if connection.execute(_MOVE_HEAD, {**keys, "new_head": response.id}).rowcount == 0:
-        row = {
-            "id": conversation_id,
-            "owner": owner,
-            "created_at": response.created_at,
-            "head_id": response.id,
-        }
-        connection.execute(_INSERT_CONVERSATION, row)
+def _touch(
+    response: Response, input: Sequence[InputItem], *, owner: str, moves_head: bool = False
+) -> Callable[[Connection], None]:
+    """Return the write that tells a response's conversation, if it has one, that it goes on."""
+    conversation = response.conversation
+    words = opening(input) if conversation else None
+    now = int(time.time() * 1000)
+    head = response.id if moves_head else None
 
+    def run(connection: Connection) -> None:
+        if conversation is None:
+            return
+        title = words and words.casefold()
+        keys = {"this": conversation.id, "whose": owner}
+        changes = {"now": now, "new_head": head, "words": words, "folded": title}
+        if connection.execute(_TOUCH_CONVERSATION, keys | changes).rowcount == 0:
+            row = {
+                "id": conversation.id,
+                "owner": owner,
+                "created_at": response.created_at,
+                "updated_at": now,
+                "head_id": head,
+                "opening": words,
+                "title": title,
+            }
+            connection.execute(_INSERT_CONVERSATION, row)
 
-def _record(row: Any) -> Record:
-    return Record(
-        owner=row["owner"],
-        parent_id=row["parent_id"],
-        input=INPUT.validate_json(row["input"]),
-        response=Response.model_validate_json(row["response"]),
-        last_number=row["last_number"],
-    )
+    return run

@@ -5,7 +5,9 @@ r"""The life of one response, as a pure state machine: engine events in, numbere
     IN_PROGRESS --search--> SEARCHING --sources--> IN_PROGRESS
     IN_PROGRESS, THINKING, WRITING, CALLING go from each to each of the last three, as the model
     reasons, writes text or calls a function; citations come while WRITING, arguments while CALLING
+    from IN_PROGRESS on a steer is accepted, which changes nothing by itself
     any state after NEW --end--> ENDED
+    NEW --repeat--> ENDED, for an ask that was answered before
 
 Rules that hold whatever the caller does, and that the tests drive at random:
 
@@ -82,11 +84,14 @@ class Trigger(Enum):
     CITATION = auto()
     CALL = auto()
     ARGUMENTS = auto()
+    STEER = auto()
+    REPEAT = auto()
     END = auto()
 
 
 TRANSITIONS: dict[tuple[State, Trigger], State] = {
     (State.NEW, Trigger.ACCEPT): State.CREATED,
+    (State.NEW, Trigger.REPEAT): State.ENDED,
     (State.CREATED, Trigger.QUEUE): State.QUEUED,
     (State.CREATED, Trigger.START): State.IN_PROGRESS,
     (State.QUEUED, Trigger.START): State.IN_PROGRESS,
@@ -103,13 +108,16 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
     },
     (State.WRITING, Trigger.CITATION): State.WRITING,
     (State.CALLING, Trigger.ARGUMENTS): State.CALLING,
-    (State.CREATED, Trigger.END): State.ENDED,
-    (State.QUEUED, Trigger.END): State.ENDED,
-    (State.IN_PROGRESS, Trigger.END): State.ENDED,
-    (State.SEARCHING, Trigger.END): State.ENDED,
-    (State.THINKING, Trigger.END): State.ENDED,
-    (State.WRITING, Trigger.END): State.ENDED,
-    (State.CALLING, Trigger.END): State.ENDED,
+    **{
+        (state, Trigger.STEER): state
+        for state in State
+        if state not in (State.NEW, State.CREATED, State.QUEUED, State.ENDED)
+    },
+    **{
+        (state, Trigger.END): State.ENDED
+        for state in State
+        if state not in (State.NEW, State.ENDED)
+    },
 }
 
 
@@ -195,6 +203,7 @@ class Lifecycle:
     Attributes:
         state: where it stands.
         stop: the stop in effect, or None.
+        with_results: whether the search item carries its passages.
     """
 
     def __init__(
@@ -205,6 +214,7 @@ class Lifecycle:
         stream_id: str | None = None,
         event_id: str | None = None,
         with_results: bool = False,
+        speaks: bool = True,
     ) -> None:
         """Begin a life.
 
@@ -214,6 +224,7 @@ class Lifecycle:
             stream_id: the lane, echoed on every event if given.
             event_id: the ask's, echoed on `response.created`.
             with_results: whether the search item carries its passages.
+            speaks: whether it is to say anything; one that says nothing has a message all the same.
         """
         self.state = State.NEW
         self.stop: Stop | None = None
@@ -222,10 +233,11 @@ class Lifecycle:
         self._born = clock()
         self._stream_id = stream_id
         self._event_id = event_id
-        self._with_results = with_results
+        self.with_results = with_results
+        self._speaks = speaks
         self._next = 0
         self._facts: dict[str, Any] = {}
-        self._output = Output()
+        self._output = Output(response.id)
         # The item of `_output` that is open, if it is one that deltas go to.
         self._written: Written | None = None
         self._search_began = 0.0
@@ -241,15 +253,38 @@ class Lifecycle:
 
     @property
     def response(self) -> Response:
-        """The resource as it stands, without its output."""
+        """The resource as it stands; its output comes with the end."""
         return self._response
 
-    def accept(self, **changes: Any) -> list[Entry]:
-        """Enter life: `response.created`. `changes` are fields that were found out since."""
+    def present(self) -> Response:
+        """Return the resource as it stands, with the output so far."""
+        if self.state is State.ENDED:
+            return self._response
+        facts = Facts.model_validate(self._facts)
+        return self._response.model_copy(update={"output": self._output.now(), "ragsocket": facts})
+
+    def snapshot(self) -> Entry:
+        """Return one event that stands for all so far, numbered as the last of them."""
+        now = self.present()
+        facts = now.ragsocket.model_copy(update={"snapshot": True})
+        waits = self.state in (State.CREATED, State.QUEUED)
+        return self._make(
+            ev.ResponseQueued if waits else ev.ResponseInProgress,
+            self.last_number,
+            response=now.model_copy(update={"ragsocket": facts}),
+        )
+
+    def accept(self) -> list[Entry]:
+        """Enter life: `response.created`."""
         self._move(Trigger.ACCEPT)
-        if changes:
-            self._response = self._response.model_copy(update=changes)
         return [self._emit(ev.ResponseCreated, response=self._response, event_id=self._event_id)]
+
+    def repeat(self, response: Response, number: int) -> list[Entry]:
+        """Be the end of a response that answered the same ask before, under its number."""
+        self._move(Trigger.REPEAT)
+        self._response = response
+        self._next = number + 1
+        return [terminal_entry(response, number, self._stream_id)]
 
     def queue(self) -> list[Entry]:
         """Wait for a lane or a conversation."""
@@ -287,6 +322,12 @@ class Lifecycle:
             self._limit = event
         return []
 
+    def steer(self, steer_id: str) -> list[Entry]:
+        """Say that a steering is accepted; whoever asks for it stops the answer next."""
+        self._move(Trigger.STEER)
+        steer = ev.Steer(id=steer_id, previous_response_id=self._response.id)
+        return [self._emit(ev.SteerAccepted, steer=steer)]
+
     def halt(self, reason: Reason, after: int | None = None) -> bool:
         """Stop: from now on no delta is made.
 
@@ -321,7 +362,7 @@ class Lifecycle:
             entries.append(self._make(cls, number, **fields))
             return number
 
-        output = self._output.end(close, cut, whole=whole)
+        output = self._output.end(close, cut, whole=whole, speaks=self._speaks)
         response = self._final(outcome, output, now)
         number = self._next + len(entries)
         entries.append(terminal_entry(response, number, self._stream_id))
@@ -334,6 +375,9 @@ class Lifecycle:
         self._move(Trigger.END)
         self._next += len(ending.entries)
         self._response = ending.response
+        # The resource holds it now; the pieces that it was made of are many.
+        self._output = Output(self._response.id)
+        self._written = None
         return ending.entries
 
     def _move(self, trigger: Trigger) -> None:
@@ -385,7 +429,9 @@ class Lifecycle:
         self._move(Trigger.TEXT)
         self._facts.setdefault("ttft_ms", self._since(self._born))
         output = self._output
-        message = Message(output.next_index, self._stream_id, offset=output.text_length)
+        message = Message(
+            self._response.id, output.next_index, self._stream_id, offset=output.text_length
+        )
         return [*self._begin(message), self._write(event)]
 
     def _on_reasoning(self, event: engine.ReasoningDelta) -> list[Entry]:
@@ -394,12 +440,14 @@ class Lifecycle:
             return [self._write(event)]
         self._move(Trigger.REASONING)
         self._reasoning_tokens += event.tokens
-        thought = Thought(self._output.next_index, self._stream_id)
+        thought = Thought(self._response.id, self._output.next_index, self._stream_id)
         return [*self._begin(thought), self._write(event)]
 
     def _on_call(self, event: engine.CallBegun) -> list[Entry]:
         self._move(Trigger.CALL)
-        return self._begin(Calling(self._output.next_index, self._stream_id, event))
+        return self._begin(
+            Calling(self._response.id, self._output.next_index, self._stream_id, event)
+        )
 
     def _on_citation(self, event: engine.Citation) -> list[Entry]:
         self._move(Trigger.CITATION)
@@ -412,7 +460,9 @@ class Lifecycle:
         self._move(Trigger.SEARCH)
         self._search_began = self._clock()
         index = self._output.next_index
-        return self._begin(Search(index, event.queries, with_results=self._with_results))
+        return self._begin(
+            Search(self._response.id, index, event.queries, with_results=self.with_results)
+        )
 
     def _on_sources(self, event: engine.Sources) -> list[Entry]:
         self._move(Trigger.SOURCES)
@@ -430,7 +480,10 @@ class Lifecycle:
         status: Status = "completed"
         reason: Reason = "completed"
         error = details = None
-        if isinstance(outcome, Stop):
+        if isinstance(outcome, Stop) and outcome.reason == "steered":
+            status, reason = "incomplete", "steered"
+            details = IncompleteDetails(reason="steered")
+        elif isinstance(outcome, Stop):
             status, reason = "cancelled", outcome.reason
         elif isinstance(outcome, Failure):
             status, reason = "failed", "failed"

@@ -14,12 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from ragsocket.engine import base as engine
 from ragsocket.protocol import server_events as ev
-from ragsocket.protocol.ids import (
-    new_function_call_id,
-    new_message_id,
-    new_reasoning_id,
-    new_search_id,
-)
+from ragsocket.protocol.ids import item_id
 from ragsocket.protocol.resources import (
     FileCitation,
     FileSearchCall,
@@ -138,15 +133,18 @@ class Message(Telling):
     done = ev.OutputTextDone
     is_text = True
 
-    def __init__(self, index: int, stream_id: str | None, *, offset: int = 0) -> None:
+    def __init__(
+        self, response_id: str, index: int, stream_id: str | None, *, offset: int = 0
+    ) -> None:
         """Begin a message.
 
         Args:
+            response_id: the response that it belongs to.
             index: its place.
             stream_id: the lane.
             offset: code points of the answer's texts before this one.
         """
-        id = new_message_id()
+        id = item_id("msg", response_id, index)
         super().__init__(
             id, index, ev.OutputTextDelta(item_id=id, output_index=index, stream_id=stream_id)
         )
@@ -187,8 +185,8 @@ class Thought(Telling):
 
     done = ev.ReasoningTextDone
 
-    def __init__(self, index: int, stream_id: str | None) -> None:
-        id = new_reasoning_id()
+    def __init__(self, response_id: str, index: int, stream_id: str | None) -> None:
+        id = item_id("rs", response_id, index)
         super().__init__(
             id, index, ev.ReasoningTextDelta(item_id=id, output_index=index, stream_id=stream_id)
         )
@@ -206,8 +204,10 @@ class Thought(Telling):
 class Calling(Written):
     """A call of a function."""
 
-    def __init__(self, index: int, stream_id: str | None, call: engine.CallBegun) -> None:
-        id = new_function_call_id()
+    def __init__(
+        self, response_id: str, index: int, stream_id: str | None, call: engine.CallBegun
+    ) -> None:
+        id = item_id("fc", response_id, index)
         super().__init__(
             id, index, ev.CallArgumentsDelta(item_id=id, output_index=index, stream_id=stream_id)
         )
@@ -234,8 +234,10 @@ class Calling(Written):
 class Search(Item):
     """A search of the documents; it is whole once it has its sources."""
 
-    def __init__(self, index: int, queries: Sequence[str], *, with_results: bool) -> None:
-        super().__init__(new_search_id(), index)
+    def __init__(
+        self, response_id: str, index: int, queries: Sequence[str], *, with_results: bool
+    ) -> None:
+        super().__init__(item_id("fs", response_id, index), index)
         self._queries = tuple(queries)
         self._with_results = with_results
         self._results: tuple[SearchResult, ...] | None = None
@@ -273,8 +275,9 @@ class Output:
         open: the item that grows, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, response_id: str) -> None:
         self.open: Item | None = None
+        self._response_id = response_id
         self._items: list[Item] = []
 
     @property
@@ -294,13 +297,22 @@ class Output:
         self._items.append(item)
         self.open = item
 
+    def now(self) -> tuple[OutputItem, ...]:
+        """Return the items as they stand."""
+        return tuple(
+            item.at(_ALL, "in_progress" if item.closed is None else "completed")
+            for item in self._items
+        )
+
     def close_open(self, emit: Emit) -> None:
         """Close the item that is open, as whole."""
         if self.open is not None and self.open.closed is None:
             self.open.closed = self.open.close(emit, self.open.at(_ALL, "completed"))
         self.open = None
 
-    def end(self, emit: Emit, cut: int, *, whole: bool) -> tuple[OutputItem, ...]:
+    def end(
+        self, emit: Emit, cut: int, *, whole: bool, speaks: bool = True
+    ) -> tuple[OutputItem, ...]:
         """Close what is not final at the cut, and return the items as they stood there.
 
         An answer that says nothing gets a message without text.
@@ -309,6 +321,7 @@ class Output:
             emit: makes the closing events; the answer itself does not change.
             cut: the last number that counts.
             whole: whether what is open came to its own end.
+            speaks: whether it was to say anything.
         """
         output: list[OutputItem] = []
         dropped: Item | None = None
@@ -321,11 +334,11 @@ class Output:
                 ends: Status = "completed" if whole and item.closed is None else "incomplete"
                 output.append(item.at(cut, ends))
                 item.close(emit, output[-1])
-        if not any(isinstance(item, OutputMessage | FunctionCall) for item in output):
+        if speaks and not any(isinstance(item, OutputMessage | FunctionCall) for item in output):
             if isinstance(dropped, Message):
                 message = dropped
             else:
-                message = Message(len(output), None)
+                message = Message(self._response_id, len(output), None)
                 message.open(emit)
             output.append(message.at(message.began, "completed" if whole else "incomplete"))
             message.close(emit, output[-1])
@@ -333,7 +346,7 @@ class Output:
 
 
 def _result(source: engine.Source) -> SearchResult:
-    attributes: dict[str, str | float | bool] = {"passage_id": source.passage_id}
+    attributes = {**source.attributes, "passage_id": source.passage_id}
     if source.place is not None:
         attributes["place"] = source.place
     return SearchResult(

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from ragsocket.engine.base import Turn
 from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import ResponseCreate
-from ragsocket.protocol.resources import Reason, Response
+from ragsocket.protocol.resources import Feedback, Reason, Response
 from ragsocket.responses.asking import handed_in
-from ragsocket.responses.event_log import EventLog, Subscription
-from ragsocket.responses.lifecycle import Lifecycle
-from ragsocket.responses.turnstile import Turnstile
+from ragsocket.responses.event_log import Bounds, EventLog, Subscription
+from ragsocket.responses.history import Ask
+from ragsocket.responses.lifecycle import Entry, Lifecycle
+from ragsocket.responses.turnstile import Passenger, Turnstile
+from ragsocket.responses.unstored import Unstored
 
 
 class Conversation:
@@ -24,6 +27,9 @@ class Conversation:
         owner: whose it is.
         head: newest response's id, None before the first.
         known: False until it was looked up whether it exists.
+        asks: those that were given a key, by that key.
+        watchers: called with each response of it once that exists.
+        deleted: True once it goes; whoever still holds it can ask nothing more in it.
     """
 
     def __init__(self, id: str, owner: str, *, known: bool) -> None:
@@ -31,7 +37,33 @@ class Conversation:
         self.owner = owner
         self.head: str | None = None
         self.known = known
-        self.turnstile = Turnstile()
+        self.deleted = False
+        self.asks: dict[str, Ask] = {}
+        self.watchers: list[Callable[[Running], None]] = []
+        self.turnstile: Turnstile[Passenger] = Turnstile()
+
+    def forget(self, response_id: str) -> None:
+        """Forget under which key a response was asked for."""
+        self.asks = {key: ask for key, ask in self.asks.items() if ask.response_id != response_id}
+
+    @property
+    def unfinished(self) -> list[Running]:
+        """Its responses that are not finished, in their order."""
+        queue = self.turnstile.queue
+        return [one for one in queue if isinstance(one, Running) and one.unfinished]
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Where a response comes from that was not asked for by itself.
+
+    Attributes:
+        id: `steer_…`.
+        target: the response in whose place it answers.
+    """
+
+    id: str
+    target: Running
 
 
 class Running:
@@ -43,8 +75,23 @@ class Running:
         request: what was asked.
         input: the items that were handed in.
         log: its numbered events.
+        lifecycle: makes them.
+        conversation: the one that it is part of, or None.
+        lane: what it queues in beside its conversation, or None.
+        had_its_turn: True once nothing before it in lane and conversation is left.
+        grace_s: seconds that it goes on without a follower, None for ever.
+        scope: around the answering; a stop cancels it.
+        done: set once its end is stored and told.
         finished_at: monotonic seconds of its end, None while it runs.
-        rejection: why it never came to be; its log then holds one `error` event.
+        feedback: what was thought of it.
+        forgotten: True once nobody finds it any more.
+        rejection: why it never came to be; its log then holds one event that says so.
+        ask: its key in its conversation, or None.
+        accepted: set once it exists, or never will.
+        said_before: the turns that it goes on from, once they were read.
+        unstored: where it is remembered if it is not stored, or None.
+        steering: what made it the successor of another response, or None.
+        successor: the response that answers in place of this one, or None.
     """
 
     def __init__(
@@ -55,16 +102,27 @@ class Running:
         owner: str,
         grace_s: float | None,
         conversation: Conversation | None,
-        lane: Turnstile | None,
+        lane: Turnstile[Running] | None,
         on_detached: Callable[[Running], None],
+        steering: Steering | None = None,
+        unstored: Unstored | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.id = lifecycle.response.id
         self.owner = owner
         self.request = request
         self.input = handed_in(request)
-        self.log = EventLog()
+        self.log = EventLog(bounds)
         self.finished_at: float | None = None
+        self.feedback: Feedback | None = None
+        self.forgotten = False
         self.rejection: RequestError | None = None
+        self.ask: Ask | None = None
+        self.accepted = anyio.Event()
+        self.said_before: list[Turn] = []
+        self.unstored = unstored
+        self.steering = steering
+        self.successor: Running | None = None
         self.lifecycle = lifecycle
         self.conversation = conversation
         self.grace_s = grace_s
@@ -72,6 +130,7 @@ class Running:
         self.done = anyio.Event()
         self.had_its_turn = False
         self._closing = False
+        self.lane = lane
         self._turnstiles = [
             stile for stile in (lane, conversation and conversation.turnstile) if stile
         ]
@@ -79,21 +138,47 @@ class Running:
         self._on_detached = on_detached
         self._delivered = -1
         for stile in self._turnstiles:
-            stile.enter(self)
+            stile.enter(self, behind=steering.target if steering else None)
 
     @property
     def response(self) -> Response:
         """The resource as it stands."""
         return self.lifecycle.response
 
+    def present(self) -> Response:
+        """Return it as it is looked up: with the output so far, and what was thought of it."""
+        return self.lifecycle.present().rated(self.feedback)
+
     @property
     def unfinished(self) -> bool:
         """True until the terminal event is in the log."""
         return not self.log.sealed
 
-    def follow(self, wake: Callable[[], None], *, start: int = 0) -> Subscription:
-        """Subscribe to the log from number `start` on; `wake` is called when it grew."""
-        return self.log.subscribe(wake, start=start, on_close=self._left)
+    def follow(
+        self,
+        wake: Callable[[], None],
+        *,
+        start: int = 0,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> Subscription:
+        """Subscribe to the log from number `start` on.
+
+        Args:
+            wake: called when it grew.
+            start: first number wanted; see `catch_up` for one that may be dropped.
+            on_cut: called when the follower is too far behind to go on.
+        """
+        return self.log.subscribe(wake, start=start, on_close=self._left, on_cut=on_cut)
+
+    def catch_up(self, start: int) -> tuple[Entry | None, int]:
+        """Return what stands for the events from `start` on that are gone, and where to go on.
+
+        That is the terminal event if it is in, else a snapshot; None if nothing is gone.
+        """
+        last = self.log.last
+        if start >= self.log.first or last is None:
+            return None, min(start, len(self.log))
+        return last if self.log.sealed else self.lifecycle.snapshot(), len(self.log)
 
     def stop(self, reason: Reason, *, after: int | None = None) -> bool:
         """End the answer now.
@@ -109,6 +194,11 @@ class Running:
             return False
         self.scope.cancel()
         return True
+
+    @property
+    def closing(self) -> bool:
+        """True once nothing can stop it: the end is being stored, or was."""
+        return self._closing
 
     def stop_lost(self) -> bool:
         """End the answer at the last event that any follower was handed."""
@@ -157,4 +247,9 @@ class Lane:
     """
 
     conversation: Conversation | None = None
-    turnstile: Turnstile = field(default_factory=Turnstile)
+    turnstile: Turnstile[Running] = field(default_factory=Turnstile)
+
+    @property
+    def unfinished(self) -> list[Running]:
+        """Its responses whose end is not yet said, the running one first."""
+        return [run for run in self.turnstile.queue if run.unfinished]

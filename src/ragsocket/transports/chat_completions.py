@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -53,7 +53,7 @@ from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
 from ragsocket.transports.front_ends import is_housekeeping
-from ragsocket.transports.stream import Following, described, read_body
+from ragsocket.transports.stream import Following, answers, described, read_body
 
 
 class Chat(Following):
@@ -250,7 +250,7 @@ def router(owner: str) -> APIRouter:
     @doors.post(
         "/v1/chat/completions",
         response_class=Response,
-        responses={200: {"model": ChatCompletion}},
+        responses=answers("text/event-stream", ChatCompletion),
         openapi_extra=described(ChatCompletionCreate),
     )
     async def complete(request: Request) -> Response:
@@ -281,7 +281,9 @@ def router(owner: str) -> APIRouter:
         )
 
     @doors.get("/v1/models/{model:path}")
-    async def model(request: Request, model: str) -> ModelCard:
+    async def model(
+        request: Request, model: Annotated[str, Path(description="The model's name.")]
+    ) -> ModelCard:
         """Look a model up."""
         runner: Runner = request.app.state.runner
         return ModelCard(id=runner.model(model), created=since)

@@ -18,6 +18,9 @@ from ragsocket.errors import RequestError
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.settings import Settings, is_loopback
 
+LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
+"""Pages of this machine, which a server that listens on it alone lets read its answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:

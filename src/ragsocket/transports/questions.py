@@ -17,11 +17,23 @@ from ragsocket.responses.lifecycle import Entry
 from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
-from ragsocket.transports.stream import Following
+from ragsocket.transports.stream import Following, answers
 
 EVENT_ID = re.compile(r"(resp_[0-9a-f]{32}):([0-9]{1,9})")
 
-QueryText = Annotated[str, Query(description="The question.", min_length=1, max_length=100_000)]
+# What fits an address of 64 KiB, the most that is read, with every character written out (`%F0…`).
+QueryText = Annotated[
+    str,
+    Query(
+        description="The question.",
+        min_length=1,
+        max_length=5_000,
+        examples=["When are dogs allowed in the huts?"],
+    ),
+]
+LastEventId = Annotated[
+    str | None, Header(description="Id of the last event that was seen: go on there.")
+]
 TopK = Annotated[int | None, Query(ge=1, le=50, description="Passages to use.")]
 Mode = Annotated[
     Literal["compact", "refine", "tree_summarize", "no_text"],
@@ -75,7 +87,7 @@ def router(owner: str) -> APIRouter:
         query_text: QueryText,
         similarity_top_k: TopK = None,
         response_mode: Mode = "compact",
-        last_event_id: Annotated[str | None, Header()] = None,
+        last_event_id: LastEventId = None,
     ) -> Response:
         """Answer as server-sent events. With `Last-Event-ID` go on there, never ask again."""
         settings: Settings = request.app.state.settings
@@ -97,10 +109,18 @@ def router(owner: str) -> APIRouter:
             ask_text,
             methods=["GET"],
             response_class=Response,
+            responses=answers("text/plain", example="At 7:40 [1]."),
             include_in_schema=path.endswith("/"),
         )
     doors.add_api_route(
-        "/stream-question/events", ask_events, methods=["GET"], response_class=Response
+        "/stream-question/events",
+        ask_events,
+        methods=["GET"],
+        response_class=Response,
+        responses={
+            **answers("text/event-stream"),
+            204: {"description": "Everything was sent; do not come back."},
+        },
     )
     return doors
 
@@ -146,12 +166,12 @@ async def _resume(runner: Runner, owner: str, last_event_id: str) -> Response:
             param="Last-Event-ID",
         )
     response_id, start = match[1], int(match[2]) + 1
-    run = runner.get(response_id, owner=owner)
+    run = runner.lineage.get(response_id, owner=owner)
     if run is not None:
         if run.log.sealed and start >= len(run.log):
             return Response(status_code=204)
         return _events(run, start=min(start, len(run.log)))
-    end = await runner.stored_end(response_id, owner=owner)
+    end = await runner.lineage.stored_end(response_id, owner=owner)
     if start > end.number:
         return Response(status_code=204)
     body = b"id: %b:%d\ndata: %b\n\n" % (response_id.encode(), end.number, end.data)

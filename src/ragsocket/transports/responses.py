@@ -1,4 +1,4 @@
-"""`/v1/responses` over HTTP: ask for JSON or server-sent events, look up, replay, stop.
+"""`/v1/responses` over HTTP: ask for JSON or server-sent events, look up, replay, stop, forget.
 
 The events are the very bytes that sockets get. Going away from an answer stops it at once; one
 that was looked up belongs to whoever asked for it, and goes on.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response as HttpResponse
 
@@ -16,13 +16,24 @@ from ragsocket.errors import RequestError
 from ragsocket.protocol.client_events import ResponseCreate
 from ragsocket.protocol.decode import explain
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.resources import Response
+from ragsocket.protocol.examples import examples
+from ragsocket.protocol.listing import RESULTS, ItemList, as_listed
+from ragsocket.protocol.resources import Feedback, Response, ResponseDeleted
 from ragsocket.protocol.server_events import TERMINAL_TYPES
+from ragsocket.responses.kept import Kept
 from ragsocket.responses.lifecycle import Entry
 from ragsocket.responses.runner import Runner
 from ragsocket.responses.running import Running
 from ragsocket.settings import Settings
-from ragsocket.transports.stream import Following, described, read_body
+from ragsocket.transports.listing import Included, Paging, page
+from ragsocket.transports.stream import (
+    Following,
+    answers,
+    as_json,
+    described,
+    read_body,
+    read_model,
+)
 
 DONE = b"data: [DONE]\n\n"
 STREAM = {
@@ -33,6 +44,8 @@ STREAM = {
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
+ResponseId = Annotated[str, Path(description="The response, `resp_…`.")]
+Stream = Annotated[bool, Query(description="Answer with its events, as server-sent events.")]
 StartingAfter = Annotated[
     int | None, Query(ge=-1, description="With `stream`: the last sequence_number that was seen.")
 ]
@@ -67,17 +80,23 @@ class EventLines(Following):
 def router(owner: str) -> APIRouter:
     """Return the doors; runner and settings are taken from the application's state."""
     doors = APIRouter(tags=["responses"])
+    example = examples()["response.completed"]["response"]
+
+    def kept(request: Request) -> Kept:
+        runner: Runner = request.app.state.runner
+        return Kept(runner.lineage, owner)
 
     @doors.post(
         "/v1/responses",
         response_class=HttpResponse,
-        responses={200: {"model": Response}},
+        responses=answers("text/event-stream", Response, example=example),
         openapi_extra=described(ResponseCreate, stream=STREAM),
     )
     async def create(request: Request) -> HttpResponse:
         """Answer, as one JSON object or with `stream` as server-sent events.
 
-        Going away stops the answer at once. An answer that fails is a resource that says so.
+        Going away stops the answer at once, unless it is asked for in the `background`: then it is
+        returned as soon as it exists. An answer that fails is a resource that says so.
         """
         settings: Settings = request.app.state.settings
         runner: Runner = request.app.state.runner
@@ -85,27 +104,32 @@ def router(owner: str) -> APIRouter:
         run = runner.create(ask, owner=owner, grace_s=0)
         if stream:
             return _events(run, start=0)
+        if ask.background:
+            await run.accepted.wait()
+            if run.rejection is not None:
+                raise run.rejection
+            return as_json(run.present())
         return WholeResponse(run, media_type="application/json")
 
     @doors.get(
         "/v1/responses/{response_id}",
         response_class=HttpResponse,
-        responses={200: {"model": Response}},
+        responses=answers("text/event-stream", Response, example=example),
     )
     async def look_up(
         request: Request,
-        response_id: str,
+        response_id: ResponseId,
         *,
-        stream: bool = False,
+        stream: Stream = False,
         starting_after: StartingAfter = None,
     ) -> HttpResponse:
         """Look a response up, or with `stream` follow it from an event on.
 
-        The events of a response are kept for a minute after its end; later `stream` gives the
-        terminal event alone, which holds the whole answer.
+        A snapshot stands for events that are gone: of a long answer the oldest ones, and all of
+        them a minute after its end, when it is the terminal event, which holds the whole answer.
         """
         runner: Runner = request.app.state.runner
-        run = runner.get(response_id, owner=owner)
+        run = runner.lineage.get(response_id, owner=owner)
         start = 0 if starting_after is None else starting_after + 1
         if not stream:
             if starting_after is not None:
@@ -114,12 +138,14 @@ def router(owner: str) -> APIRouter:
                     "starting_after: it goes with stream=true; without it there are no events.",
                     param="starting_after",
                 )
-            return _resource(
-                run.response if run is not None else await runner.stored(response_id, owner=owner)
+            return as_json(
+                run.present()
+                if run is not None
+                else await runner.lineage.stored(response_id, owner=owner)
             )
         if run is not None:
             return _events(run, start=min(start, len(run.log)))
-        end = await runner.stored_end(response_id, owner=owner)
+        end = await runner.lineage.stored_end(response_id, owner=owner)
         body = (_line(end) if start <= end.number else b"") + DONE
         return HttpResponse(body, media_type="text/event-stream")
 
@@ -128,17 +154,57 @@ def router(owner: str) -> APIRouter:
         response_class=HttpResponse,
         responses={200: {"model": Response}},
     )
-    async def cancel(request: Request, response_id: str) -> HttpResponse:
+    async def cancel(request: Request, response_id: ResponseId) -> HttpResponse:
         """Stop a response and return it as it ended; of one that has ended nothing changes."""
         runner: Runner = request.app.state.runner
-        run = runner.get(response_id, owner=owner)
+        run = runner.lineage.get(response_id, owner=owner)
         if run is None:
-            return _resource(await runner.stored(response_id, owner=owner))
+            return as_json(await runner.lineage.stored(response_id, owner=owner))
         run.stop("cancelled")
         await run.done.wait()
         if run.rejection is not None:
             raise run.rejection
-        return _resource(run.response)
+        return as_json(run.present())
+
+    @doors.delete(
+        "/v1/responses/{response_id}",
+        response_class=HttpResponse,
+        responses={200: {"model": ResponseDeleted}},
+    )
+    async def forget(request: Request, response_id: ResponseId) -> HttpResponse:
+        """Forget a response: what was asked, what was answered, and what was thought of it.
+
+        One that still runs is stopped first. What goes on from it goes on without it.
+        """
+        await kept(request).forget(response_id)
+        return as_json(ResponseDeleted(id=response_id))
+
+    @doors.get(
+        "/v1/responses/{response_id}/input_items",
+        response_class=HttpResponse,
+        responses={200: {"model": ItemList}},
+    )
+    async def input_items(
+        request: Request, response_id: ResponseId, part: Paging, include: Included
+    ) -> HttpResponse:
+        """List the items that were handed in with a response, not those of its history."""
+        items = await kept(request).input(response_id)
+        return as_json(page(as_listed(items, with_results=RESULTS in include), part))
+
+    @doors.post(
+        "/v1/responses/{response_id}/feedback",
+        response_class=HttpResponse,
+        responses={200: {"model": Response}},
+        openapi_extra=described(Feedback),
+    )
+    async def rate(request: Request, response_id: ResponseId) -> HttpResponse:
+        """Keep what somebody thought of an answer; it takes the place of what was kept before.
+
+        It is shown with the response as `ragsocket.feedback`. A `rating` of null without a text
+        takes it back.
+        """
+        feedback = await read_model(request, Feedback)
+        return as_json(await kept(request).rate(response_id, feedback))
 
     return doors
 
@@ -173,7 +239,3 @@ def _events(run: Running, *, start: int) -> EventLines:
 
 def _line(entry: Entry) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (entry.type.encode(), entry.data)
-
-
-def _resource(response: Response) -> HttpResponse:
-    return HttpResponse(response.model_dump_json(), media_type="application/json")

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ragsocket.errors import RequestError
+from ragsocket.protocol.decode import explain
 from ragsocket.protocol.errors import ErrorCode
-from ragsocket.protocol.server_events import Error
+from ragsocket.protocol.server_events import Error, ErrorBody, Fault
 from ragsocket.responses.lifecycle import Entry
 from ragsocket.responses.running import Running
+from ragsocket.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
 
 HEARTBEAT_S = 15.0
 """A stream that is silent for longer is cut by common proxies."""
@@ -28,7 +32,7 @@ HEARTBEAT_S = 15.0
 FAILURE_STATUS = {
     "upstream_rate_limited": 429,
     "upstream_timeout": 504,
-    "vector_store_not_found": 404,
+    ErrorCode.VECTOR_STORE_NOT_FOUND: 404,
     ErrorCode.INPUT_TOO_LARGE: 400,
     ErrorCode.UNSUPPORTED_PARAMETER: 400,
     ErrorCode.FUNCTION_CALL_NOT_FOUND: 400,
@@ -39,11 +43,62 @@ FAILURE_STATUS = {
 """HTTP status of a failure before the first byte; 502 for every other fault of the model."""
 
 
+def _errors(description: str, status: int, code: str, message: str) -> dict[str, Any]:
+    example = _error_body(RequestError(code, message, status=status)).model_dump()
+    content = {"application/json": {"example": example}}
+    return {"model": ErrorBody, "description": description, "content": content}
+
+
+def _error_body(error: RequestError) -> ErrorBody:
+    said = Error.of(error).error
+    return ErrorBody(error=Fault(**said.model_dump(exclude={"event_id"})))
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": _errors(
+        "The request cannot be carried out as it is; `code` and `param` say why.",
+        400,
+        ErrorCode.INVALID_EVENT,
+        "temprature is not a field of this request.",
+    ),
+    "5XX": _errors(
+        "The server, or the model's, cannot do it now.",
+        502,
+        "upstream_unavailable",
+        "The model's server cannot be reached or is failing.",
+    ),
+}
+"""What every door answers with beside its own, for FastAPI's `responses`."""
+
+
+def answers(
+    kind: str, model: type[BaseModel] | None = None, *, example: object = None
+) -> dict[int | str, dict[str, Any]]:
+    """Return the description of what a door answers with when all goes well, for FastAPI.
+
+    Args:
+        kind: media type of its stream.
+        model: what it answers with where no stream is asked for; None if it always streams.
+        example: such an answer, or if there is no model an example of the stream.
+    """
+    # An event stream has no schema of its own: each tool reads its events into other shapes.
+    shown = {} if example is None else {"example": example}
+    if model is None:
+        return {200: {"description": "The answer, as it is written.", "content": {kind: shown}}}
+    description = "The answer as one JSON object or, with `stream`, as its events."
+    content = {"application/json": shown, kind: {}}
+    return {200: {"model": model, "description": description, "content": content}}
+
+
 def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the HTTP form of an error: the same words as the `error` event."""
-    body = Error.of(error.code, error.message, param=error.param, status=error.status)
-    fields = body.error.model_dump(exclude={"event_id"})
-    return JSONResponse({"error": fields}, status_code=error.status, headers=headers)
+    body = _error_body(error).model_dump()
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+def as_json(resource: BaseModel) -> Response:
+    """Return a resource as the whole of an answer."""
+    return Response(resource.model_dump_json(), media_type="application/json")
 
 
 def described(body: type[BaseModel], **fields: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +148,25 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
     return bytes(body)
 
 
+async def read_model(request: Request, model: type[M], *, empty: bytes = b"") -> M:
+    """Return what the body of a request says.
+
+    Args:
+        request: whose body is read.
+        model: what it should be.
+        empty: what an empty body stands for.
+
+    Raises:
+        RequestError: it is too long, or not what it should be; the message names the field.
+    """
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.max_frame_bytes)
+    try:
+        return model.model_validate_json(body or empty)
+    except ValidationError as error:
+        raise explain(error, what="body") from None
+
+
 class Following(Response, ABC):
     """A streaming answer that forwards one response's event log until its end.
 
@@ -113,11 +187,11 @@ class Following(Response, ABC):
         Args:
             run: the response to follow.
             media_type: of the body.
-            start: first sequence_number wanted.
+            start: first sequence_number wanted; a snapshot stands for what is gone by then.
             heartbeat: sent after every `HEARTBEAT_S` without an event, or None.
             farewell: sent after the last event.
         """
-        headers = {"X-Response-Id": run.id, "Cache-Control": "no-store"}
+        headers = {"Cache-Control": "no-store"}
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
         self._wake = anyio.Event()
@@ -125,7 +199,9 @@ class Following(Response, ABC):
         self._farewell = farewell
         self._run = run
         self._began = False
-        self._subscription = run.follow(self._wake_up, start=start)
+        self._scope = anyio.CancelScope()
+        self._instead, start = run.catch_up(start)
+        self._subscription = run.follow(self._wake_up, start=start, on_cut=self._scope.cancel)
 
     @abstractmethod
     def render_entry(self, entry: Entry) -> bytes:
@@ -147,7 +223,9 @@ class Following(Response, ABC):
                     tasks.cancel_scope.cancel()
 
                 tasks.start_soon(until_gone)
-                refusal = await self._forward(send)
+                # Cancelled for a client that is too slow; the answer ends abnormally then.
+                with self._scope:
+                    refusal = await self._forward(send)
                 tasks.cancel_scope.cancel()
         finally:
             self._subscription.close()
@@ -156,6 +234,10 @@ class Following(Response, ABC):
 
     async def _forward(self, send: Send) -> RequestError | None:
         """Send the log; returns what to refuse with if it ended badly before the first byte."""
+        if self._instead is not None:
+            await self._begin(send)
+            first = self.render_entry(self._instead)
+            await send({"type": "http.response.body", "body": first, "more_body": True})
         while not self._subscription.exhausted:
             entries = self._subscription.take()
             body = b"".join(self.render_entry(entry) for entry in entries)
@@ -180,6 +262,8 @@ class Following(Response, ABC):
     async def _begin(self, send: Send) -> None:
         if not self._began:
             self._began = True
+            # Which one it is may have been found out since: the same ask may be answered already.
+            self.headers["X-Response-Id"] = self._run.response.id
             await send(
                 {
                     "type": "http.response.start",

@@ -1,49 +1,54 @@
 """`WS /v1/responses` and `WS /ws`: the same events, with and without a memory of their own.
 
 One connection has one reader, which never waits for a send, and one writer, the only sender.
-The writer hands out what stands in the event logs of the connection's responses, and what is
+The writer sends what the feed holds: the event logs of the responses that are followed, and what is
 for this socket alone: errors about its events, pongs, repeated terminal events.
 
-Over 400 lines because reader and writer share the state of one connection.
+Over 400 lines because all that a client event can do is looked up in one place.
 """
 
 from __future__ import annotations
 
 import time
-from asyncio import Event
 from collections import deque
 from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import BaseModel
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ragsocket.errors import RequestError
-from ragsocket.protocol.client_events import Ping, ResponseCancel, ResponseCreate, ResponseResume
+from ragsocket.protocol.client_events import (
+    Ping,
+    ResponseCancel,
+    ResponseCreate,
+    ResponseResume,
+    ResponseSteer,
+)
 from ragsocket.protocol.decode import decode, envelope
 from ragsocket.protocol.errors import CloseCode, ErrorCode
 from ragsocket.protocol.server_events import (
     TERMINAL_TYPES,
     CancelDone,
-    Error,
     Hello,
     Limits,
     Pong,
-    encode,
 )
-from ragsocket.responses.event_log import Subscription
+from ragsocket.responses import steering
+from ragsocket.responses.asking import fingerprint, same_ask
 from ragsocket.responses.runner import Runner
-from ragsocket.responses.running import Lane, Running
+from ragsocket.responses.running import Conversation, Lane, Running
+from ragsocket.responses.unstored import Unstored
 from ragsocket.settings import Settings
+from ragsocket.transports.feed import Feed
 from ragsocket.transports.guard import Guard
 
 DEFAULT_LANE = ""
 CLOSE_WITHIN_S = 2.0
 """How long the closing handshake may take."""
 
-MAX_OUTBOX = 1_000
-"""Direct answers that may wait for a client that asks and does not read."""
+SLOW_CLOSE_WITHIN_S = 10.0
+"""How long with a client that has yet to read what lies in the buffers on the way."""
 
 
 class Connections:
@@ -85,29 +90,31 @@ class Connection:
         *,
         owner: str,
         remembers: bool,
+        conversation_id: str | None = None,
     ) -> None:
         """Prepare a connection; nothing happens before `run`.
 
         Args:
             socket: the accepted socket.
-            runner: makes and finds responses.
+            runner: makes responses.
             settings: limits and times.
             owner: who is at the other end.
             remembers: True on `/ws`, where each lane keeps a conversation of its own.
+            conversation_id: what the default lane is to take up and follow, or None.
         """
         self._socket = socket
         self._runner = runner
+        self._lineage = runner.lineage
         self._settings = settings
         self._owner = owner
         self._remembers = remembers
+        self._conversation_id = conversation_id
+        self._followed: Conversation | None = None
         self._lanes: dict[str, Lane] = {}
-        self._runs: dict[Running, str] = {}
-        # Weak: an ask is remembered for as long as the runner keeps its log.
+        # Weak: an ask is remembered for as long as its log is kept.
         self._by_event_id: WeakValueDictionary[str, Running] = WeakValueDictionary()
-        self._following: dict[Running, Subscription] = {}
-        self._outbox: deque[bytes] = deque()
-        # Set and waited for once per token: anyio's event costs twice as much.
-        self._wake = Event()
+        self._unstored = Unstored()
+        self._feed = Feed(self._send, lambda: self.close(CloseCode.SLOW_READER, at_once=True))
         self._close = CloseCode.NORMAL
         self._closing = False
         self._sending = anyio.CancelScope()
@@ -116,22 +123,53 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the socket until either side closes it."""
+        if self._conversation_id is not None:
+            await self._take_up(self._conversation_id)
         if self._remembers:
             conversation = self._lane(DEFAULT_LANE).conversation
             assert conversation is not None
-            self._say(Hello(conversation=conversation.id, limits=_limits(self._settings)))
+            self._feed.say(Hello(conversation=conversation.id, limits=_limits(self._settings)))
+        if self._followed is not None:
+            self._follow_all(self._followed)
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._read_until_gone)
                 with self._sending:
                     await self._write()
+                self._unfollow()
                 if self._closing:
-                    with anyio.move_on_after(CLOSE_WITHIN_S):
+                    slow = self._close is CloseCode.SLOW_READER
+                    with anyio.move_on_after(SLOW_CLOSE_WITHIN_S if slow else CLOSE_WITHIN_S):
                         await self._socket.close(self._close)
                 self._tasks.cancel_scope.cancel()
         finally:
-            for subscription in self._following.values():
-                subscription.close()
+            self._unfollow()
+
+    def _unfollow(self) -> None:
+        """Follow nothing any more, since nothing more is sent."""
+        if self._followed is not None:
+            self._followed.watchers.remove(self._feed.meet)
+            self._followed = None
+        self._feed.unfollow_all()
+
+    async def _take_up(self, conversation_id: str) -> None:
+        """Go on with a conversation in the default lane; with one that is not there, say so."""
+        try:
+            conversation = self._lineage.conversation(conversation_id, self._owner)
+            await self._lineage.find(conversation)
+        except RequestError as error:
+            self._feed.refuse(error, None)
+        else:
+            self._followed = conversation
+            self._lanes[DEFAULT_LANE] = Lane(conversation)
+
+    def _follow_all(self, conversation: Conversation) -> None:
+        """Follow what runs or waits in a conversation, as it stands, and all that comes later."""
+        conversation.watchers.append(self._feed.meet)
+        for run in conversation.unfinished:
+            if len(run.log):
+                self._feed.direct(run.lifecycle.snapshot().data)
+                self._feed.follow(run, start=len(run.log))
 
     def close(self, code: CloseCode, *, at_once: bool = False) -> None:
         """Close with `code`.
@@ -145,7 +183,7 @@ class Connection:
             self._closing, self._close = True, code
         if at_once:
             self._sending.cancel()
-        self._wake.set()
+        self._feed.wake()
 
     async def _read_until_gone(self) -> None:
         while True:
@@ -166,6 +204,9 @@ class Connection:
 
     def _take(self, frame: str) -> None:
         """Act on one text frame, synchronously: nothing can come between it and its effect."""
+        if self._sending.cancel_called:
+            # Nobody could be told what came of it.
+            return
         try:
             event = decode(frame)
         except RequestError as error:
@@ -176,19 +217,29 @@ class Connection:
                 self._create(event)
             elif isinstance(event, ResponseCancel):
                 self._cancel(event)
+            elif isinstance(event, ResponseSteer):
+                self._steer(event)
             elif isinstance(event, ResponseResume):
                 self._resume(event)
             elif isinstance(event, Ping):
-                self._say(Pong(event_id=event.event_id))
+                self._feed.say(Pong(event_id=event.event_id))
         except RequestError as error:
-            self._refuse(error, event.event_id, getattr(event, "stream_id", None))
+            self._feed.refuse(error, event.event_id, getattr(event, "stream_id", None))
+            if isinstance(event, ResponseCreate):
+                self._unstored.forget(event.previous_response_id or "")
 
     def _create(self, request: ResponseCreate) -> None:
+        lane = self._lanes.get(request.stream_id or DEFAULT_LANE)
+        run = self._asked_here(request) or self._lineage.asked_before(
+            request, owner=self._owner, lane=lane
+        )
+        if run is None:
+            run = self._ask(request)
         if request.event_id is not None:
-            earlier = self._by_event_id.get(request.event_id)
-            if earlier is not None:
-                self._ask_again(earlier, request)
-                return
+            self._by_event_id[request.event_id] = run
+        self._feed.follow(run, event_id=request.event_id)
+
+    def _ask(self, request: ResponseCreate) -> Running:
         if len(self._unfinished()) >= self._settings.max_unfinished:
             raise RequestError(
                 ErrorCode.TOO_MANY_RESPONSES,
@@ -196,29 +247,32 @@ class Connection:
                 "which is the limit; wait for one to end.",
                 status=429,
             )
-        run = self._runner.create(
+        return self._runner.create(
             request,
             owner=self._owner,
             grace_s=self._settings.detach_grace_s,
             lane=self._lane(request.stream_id or DEFAULT_LANE),
+            unstored=self._unstored,
             with_results=self._remembers,
         )
-        self._runs[run] = request.stream_id or DEFAULT_LANE
-        if request.event_id is not None:
-            self._by_event_id[request.event_id] = run
-        self._following[run] = run.follow(self._wake_up)
 
-    def _ask_again(self, earlier: Running, request: ResponseCreate) -> None:
-        """Take the same ask a second time as a sign of doubt, not as a second question."""
-        if earlier.request != request:
-            raise RequestError(
-                ErrorCode.IDEMPOTENCY_CONFLICT,
-                "this event_id was used for another response.create on this connection.",
-                param="event_id",
-                status=409,
-            )
-        if earlier.log.last is not None and not earlier.unfinished:
-            self._direct(earlier.log.last.data)
+    def _asked_here(self, request: ResponseCreate) -> Running | None:
+        """Return the response to the same ask on this connection, of no conversation.
+
+        The same again is a sign of doubt and not a second question. Within a conversation it is
+        known on every connection.
+        """
+        earlier = self._by_event_id.get(request.event_id or "")
+        if (
+            earlier is None
+            or earlier.forgotten
+            or earlier.rejection is not None
+            or earlier.conversation is not None
+            or request.conversation_id is not None
+        ):
+            return None
+        same_ask(fingerprint(earlier.request), request)
+        return earlier
 
     def _cancel(self, request: ResponseCancel) -> None:
         answered = False
@@ -226,8 +280,11 @@ class Connection:
             if run.unfinished:
                 run.stop("cancelled", after=request.after)
                 answered = True
+            elif self._feed.follows(run):
+                # Its terminal event is on its way here, after what comes before it.
+                answered = True
             elif run.log.last is not None and run.log.last.type in TERMINAL_TYPES:
-                self._direct(run.log.last.data)
+                self._feed.direct(run.log.last.data)
                 answered = True
         if answered:
             return
@@ -235,67 +292,86 @@ class Connection:
             assert self._tasks is not None
             self._tasks.start_soon(self._cancel_late, request)
         else:
-            self._say(CancelDone(event_id=request.event_id))
+            self._feed.say(CancelDone(event_id=request.event_id))
 
     def _resume(self, request: ResponseResume) -> None:
-        run = self._runner.get(request.response_id, owner=self._owner)
+        run = self._lineage.get(request.response_id, owner=self._owner)
         if run is None:
             assert self._tasks is not None
             self._tasks.start_soon(self._resume_late, request)
             return
         if run.log.sealed and run.log.last is not None and _after(request) >= len(run.log):
-            self._direct(run.log.last.data)
+            self._feed.direct(run.log.last.data)
             return
-        before = self._following.get(run)
-        start = min(_after(request), len(run.log))
-        # First, so that the response is never without a follower in between.
-        self._following[run] = run.follow(self._wake_up, start=start)
-        if before is not None:
-            before.close()
-        self._wake.set()
+        self._feed.follow(run, start=_after(request), event_id=request.event_id)
 
     async def _resume_late(self, request: ResponseResume) -> None:
         """Answer for a response whose events are gone with its terminal event."""
         try:
-            end = await self._runner.stored_end(request.response_id, owner=self._owner)
+            end = await self._lineage.stored_end(request.response_id, owner=self._owner)
         except RequestError as error:
-            self._refuse(error, request.event_id, None)
+            self._feed.refuse(error, request.event_id)
             return
         if _after(request) < end.number:
-            gap = RequestError(
-                ErrorCode.RESUME_GAP,
-                "the events that were asked for are gone; the terminal event follows, which "
-                "holds the whole answer.",
-                param="starting_after",
-                status=410,
-            )
-            self._refuse(gap, request.event_id, None)
-        self._direct(end.data)
+            self._feed.gap(request.event_id)
+        self._feed.direct(end.data)
+
+    def _steer(self, request: ResponseSteer) -> None:
+        target = self._lineage.get(request.previous_response_id, owner=self._owner)
+        elsewhere = target and not target.response.store and target.unstored is not self._unstored
+        if target is None or elsewhere:
+            assert self._tasks is not None
+            self._tasks.start_soon(self._steer_late, request)
+            return
+        try:
+            grace_s = self._settings.detach_grace_s
+            successor = self._runner.steer(target, request, grace_s=grace_s)
+        except RequestError as error:
+            self._feed.say(steering.failed(request, error))
+        else:
+            self._feed.follow(successor)
+
+    async def _steer_late(self, request: ResponseSteer) -> None:
+        """Answer a steering of a response that at best history knows."""
+        try:
+            id = request.previous_response_id
+            error = steering.too_late(await self._lineage.stored(id, owner=self._owner))
+        except RequestError as refused:
+            error = refused
+        self._feed.say(steering.failed(request, error))
 
     def _targets(self, request: ResponseCancel) -> list[Running]:
         if request.response_id is not None:
-            named = self._runner.get(request.response_id, owner=self._owner)
+            named = self._lineage.get(request.response_id, owner=self._owner)
             return [named] if named else []
         if request.create_event_id is not None:
-            named = self._by_event_id.get(request.create_event_id)
+            named = self._asked(request.create_event_id)
             return [named] if named else []
-        lane = request.stream_id or DEFAULT_LANE
-        return [run for run in self._unfinished() if self._runs[run] == lane]
+        lane = self._lanes.get(request.stream_id or DEFAULT_LANE)
+        return lane.unfinished if lane else []
+
+    def _asked(self, event_id: str) -> Running | None:
+        """Return the response to an ask of this connection, or of a conversation that it holds."""
+        named = self._by_event_id.get(event_id)
+        for lane in self._lanes.values():
+            if named is None and lane.conversation is not None:
+                ask = lane.conversation.asks.get(event_id)
+                named = self._lineage.get(ask.response_id, owner=self._owner) if ask else None
+        return None if named is None or named.forgotten else named
 
     async def _cancel_late(self, request: ResponseCancel) -> None:
         """Answer a cancel of a response that ended so long ago that only history knows it."""
         assert request.response_id is not None
         try:
-            end = await self._runner.stored_end(request.response_id, owner=self._owner)
+            end = await self._lineage.stored_end(request.response_id, owner=self._owner)
         except RequestError as error:
-            self._refuse(error, request.event_id, None)
+            self._feed.refuse(error, request.event_id)
         else:
-            self._direct(end.data)
+            self._feed.direct(end.data)
 
     def _unfinished(self) -> list[Running]:
-        """This connection's unfinished responses; the finished ones are dropped on the way."""
-        self._runs = {run: lane for run, lane in self._runs.items() if run.unfinished}
-        return list(self._runs)
+        """This connection's unfinished responses."""
+        return [run for lane in self._lanes.values() for run in lane.unfinished]
 
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
@@ -308,14 +384,15 @@ class Connection:
                     param="stream_id",
                     status=429,
                 )
-            conversation = self._runner.new_conversation(self._owner) if self._remembers else None
+            conversation = self._lineage.new_conversation(self._owner) if self._remembers else None
             lane = self._lanes[name] = Lane(conversation)
         return lane
 
     def _fault(self, error: RequestError, frame: str) -> None:
         """Answer a frame that is no event, and close when there are too many of them."""
         known = envelope(frame)
-        self._refuse(error, known.event_id, known.stream_id)
+        self._feed.refuse(error, known.event_id, known.stream_id)
+        self._unstored.forget(str(known.previous_response_id))
         now = time.monotonic()
         self._malformed.append(now)
         while self._malformed[0] < now - 60:
@@ -323,60 +400,17 @@ class Connection:
         if len(self._malformed) > self._settings.malformed_budget:
             self.close(CloseCode.MALFORMED)
 
-    def _refuse(self, error: RequestError, event_id: str | None, stream_id: str | None) -> None:
-        self._say(
-            Error.of(
-                error.code,
-                error.message,
-                param=error.param,
-                status=error.status,
-                event_id=event_id,
-                stream_id=stream_id,
-            )
-        )
-
-    def _say(self, event: BaseModel) -> None:
-        self._direct(encode(event))
-
-    def _direct(self, data: bytes) -> None:
-        self._outbox.append(data)
-        if len(self._outbox) > MAX_OUTBOX:
-            self.close(CloseCode.SLOW_READER, at_once=True)
-        self._wake.set()
-
-    def _wake_up(self) -> None:
-        self._wake.set()
-
     async def _write(self) -> None:
         """Send until told to close or the peer is gone; the only place that sends."""
         try:
             while not self._closing:
-                await self._wake.wait()
-                self._wake.clear()
+                await self._feed.something()
                 # A drain closes when every answer has ended, so there is an end to what is sent.
-                while await self._write_round() and self._close is not CloseCode.MALFORMED:
+                while await self._feed.send_round() and self._close is not CloseCode.MALFORMED:
                     pass
         except WebSocketDisconnect:
             # The peer vanished while something was sent; its answers go on for their grace.
             self._closing = False
-
-    async def _write_round(self) -> bool:
-        """Send what there is, a fair share of each response; False if there was nothing."""
-        sent = False
-        while self._outbox:
-            await self._send(self._outbox.popleft())
-            sent = True
-        for run, subscription in tuple(self._following.items()):
-            for entry in subscription.take(64):
-                await self._send(entry.data)
-                subscription.delivered = entry.number
-                sent = True
-            if subscription.exhausted:
-                subscription.close()
-                # Unless a resume has put another in its place.
-                if self._following.get(run) is subscription:
-                    del self._following[run]
-        return sent
 
     async def _send(self, data: bytes) -> None:
         await self._socket.send({"type": "websocket.send", "text": data.decode()})
@@ -400,7 +434,14 @@ async def serve(
         # Accepted first: a close before that reaches a browser as a bare 1006.
         await socket.close(CloseCode.FORBIDDEN, error.code)
         return
-    connection = Connection(socket, runner, settings, owner=owner, remembers=remembers)
+    connection = Connection(
+        socket,
+        runner,
+        settings,
+        owner=owner,
+        remembers=remembers,
+        conversation_id=socket.query_params.get("conversation") if remembers else None,
+    )
     connections.add(connection)
     try:
         await connection.run()

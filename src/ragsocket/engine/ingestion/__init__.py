@@ -1,4 +1,4 @@
-"""From a folder of documents to a searchable index revision.
+"""From documents to a searchable index revision.
 
 `run_ingestion` does it in a child process; importing this package is cheap. The work itself is
 `pipeline.ingest`, whose import brings LlamaIndex along.
@@ -9,6 +9,7 @@ from ragsocket.engine.ingestion.job import (
     EmbedSettings,
     Progress,
     Report,
+    Upload,
     choose_embedding,
 )
 from ragsocket.engine.ingestion.process import run_ingestion
@@ -18,6 +19,7 @@ __all__ = [
     "EmbedSettings",
     "Progress",
     "Report",
+    "Upload",
     "choose_embedding",
     "run_ingestion",
 ]

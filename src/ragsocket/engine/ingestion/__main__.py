@@ -40,7 +40,7 @@ def _run(out: BinaryIO) -> None:
 
     try:
         report = ingest(
-            Path(job.root),
+            Path(job.documents) if isinstance(job.documents, str) else job.documents,
             Path(job.index_path),
             vector_store_id=job.vector_store_id,
             owner=job.owner,

@@ -17,6 +17,7 @@ from ragsocket.settings import Settings
 
 DEFAULT_OWNER = "local"
 DEFAULT_VECTOR_STORE = "vs_default"
+UPLOADS_OF_DEFAULT = "vs_default_uploads"
 
 T = TypeVar("T")
 
@@ -83,6 +84,40 @@ def choose_embedding(settings: Settings) -> EmbedSettings | BuiltInEmbed | None:
     return None if minilm.missing() else BuiltInEmbed(minilm.MODEL_NAME)
 
 
+def uploads_part(vector_store_id: str) -> str:
+    """Return where the passages of a store's uploaded files are kept.
+
+    The default store keeps them apart from those of the folder: what is read there leaves them
+    alone, and an upload does not make the index of the folder anew.
+    """
+    return UPLOADS_OF_DEFAULT if vector_store_id == DEFAULT_VECTOR_STORE else vector_store_id
+
+
+def parts_of(vector_store_id: str) -> tuple[str, ...]:
+    """Return everything that is searched in a store."""
+    return tuple(dict.fromkeys((vector_store_id, uploads_part(vector_store_id))))
+
+
+def store_of(part: str) -> str:
+    """Return the store that a part of one belongs to."""
+    return DEFAULT_VECTOR_STORE if part == UPLOADS_OF_DEFAULT else part
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An uploaded file that a store shall hold.
+
+    Attributes:
+        file_id: `file_…`.
+        name: what people call it.
+        path: where its bytes are; how it is read follows from the suffix.
+    """
+
+    file_id: str
+    name: str
+    path: str
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where an ingestion is.
@@ -92,7 +127,7 @@ class Progress:
             `indexing` all passages.
         done: files or passages that are behind.
         total: files or passages of this stage; 0 while unknown.
-        file: the file being read, relative to the folder, or None.
+        file: the file being read, relative to the folder or as it was uploaded, or None.
         revision: what this ingestion has published so far; 0 before that.
     """
 
@@ -111,12 +146,13 @@ class Report:
         added: files that are new.
         changed: files whose content (or whose way of splitting) changed.
         unchanged: files left as they were.
-        removed: files that are gone from the folder.
+        removed: files that are gone.
         failed: file and reason for each one that could not be taken in, in every run.
         passages: passages in the store now.
         revision: the index revision now; the same as before if nothing changed.
         seconds: wall-clock time.
         notes: other things an operator should know, as sentences.
+        unembedded: passages without a vector that should have one.
     """
 
     added: int
@@ -128,13 +164,18 @@ class Report:
     revision: int
     seconds: float
     notes: tuple[str, ...] = ()
+    unembedded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One ingestion, as sent to the child process; paths are absolute."""
+    """One ingestion, as sent to the child process; paths are absolute.
 
-    root: str
+    Attributes:
+        documents: the folder, or the uploaded files that the store shall hold.
+    """
+
+    documents: str | tuple[Upload, ...]
     index_path: str
     chunk_tokens: int
     chunk_overlap_tokens: int

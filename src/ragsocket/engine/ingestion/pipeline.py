@@ -1,4 +1,4 @@
-"""Brings a vector store in line with a folder, and publishes what changed.
+"""Brings a vector store in line with a folder or with uploads, and publishes what changed.
 
 The texts come first, as one revision that can be searched by words; vectors fill in with later
 ones.
@@ -28,6 +28,7 @@ from ragsocket.engine.ingestion.job import (
     EmbedSettings,
     Progress,
     Report,
+    Upload,
 )
 from ragsocket.engine.ingestion.reading import TEXT_SUFFIXES, Unreadable, list_folder, read_file
 from ragsocket.engine.ingestion.splitting import Splitter
@@ -55,7 +56,7 @@ Tell = Callable[[Progress], None]
 
 @dataclass
 class _Change:
-    """What differs between the folder and the store."""
+    """What differs between the documents and the store."""
 
     files: list[File] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
@@ -66,7 +67,7 @@ class _Change:
 
 
 def ingest(
-    root: Path,
+    documents: Path | Sequence[Upload],
     index_path: Path,
     *,
     vector_store_id: str = DEFAULT_VECTOR_STORE,
@@ -78,17 +79,17 @@ def ingest(
     lock_wait_s: int = LOCK_WAIT_S,
     publish_every_s: float = PUBLISH_EVERY_S,
 ) -> Report:
-    """Bring a vector store in line with a folder; blocks for as long as that takes.
+    """Bring a vector store in line with its documents; blocks for as long as that takes.
 
-    Files are told apart by their content and their path in the folder: moving the folder or
-    touching files does nothing. A file that cannot be read is named in the report, with the
-    passages it had taken out, and the rest goes in. What changed is published before it is
-    embedded, and vectors are published as they come. If embedding fails or is broken off, the
-    next ingestion goes on there. An exception raised by `progress` ends the ingestion; what was
-    published by then stays.
+    Files are told apart by their content and their path in the folder, or the id of the upload:
+    moving the folder or touching files does nothing. A file that cannot be read is named in the
+    report, with the passages it had taken out, and the rest goes in. What changed is published
+    before it is embedded, and vectors are published as they come. If embedding fails or is broken
+    off, the next ingestion goes on there. An exception raised by `progress` ends the ingestion;
+    what was published by then stays.
 
     Args:
-        root: folder of documents.
+        documents: a folder, or all the uploaded files that the store shall hold.
         index_path: the SQLite file; made if missing.
         vector_store_id: store to bring in line, letters, digits, `_` and `-`.
         owner: whose store it is.
@@ -97,16 +98,16 @@ def ingest(
         chunk_tokens: size of a passage, about four bytes each.
         chunk_overlap_tokens: overlap of two passages.
         progress: called often, on the calling thread.
-        lock_wait_s: how long to wait for another ingestion of the same index.
+        lock_wait_s: how long to wait for another ingestion of the same store.
         publish_every_s: how long new vectors may wait until they are published; longer for an
             index that takes long to publish.
 
     Raises:
-        ConfigError: the folder is missing, the index is damaged, or in use for too long.
+        ConfigError: the folder is missing, the index is damaged, or the store in use for too long.
     """
     started = time.monotonic()
-    if not root.is_dir():
-        raise ConfigError(f"{root} is not a folder: name the folder of your documents.")
+    if isinstance(documents, Path) and not documents.is_dir():
+        raise ConfigError(f"{documents} is not a folder: name the folder of your documents.")
     if not revision_files.STORE_ID.fullmatch(vector_store_id):
         raise ConfigError(f"{vector_store_id!r} is not a vector store id such as vs_default.")
     if isinstance(embed, EmbedSettings):
@@ -114,13 +115,13 @@ def ingest(
     elif isinstance(embed, BuiltInEmbed):
         embed = BuiltInEmbedding()
     with (
-        only_ingestion(index_path, progress, lock_wait_s),
+        only_ingestion(index_path, vector_store_id, progress, lock_wait_s),
         closing(Passages(index_path, create=True)) as db,
     ):
         store = db.open_store(owner, vector_store_id)
         recipe = f"{RECIPE_VERSION}/{chunk_tokens}/{chunk_overlap_tokens}"
         splitter = Splitter(chunk_tokens, chunk_overlap_tokens)
-        change = _compare(root, db, store, splitter, store.recipe != recipe, progress)
+        change = _compare(documents, db, store, splitter, store.recipe != recipe, progress)
         if change.dead or change.passages:
             with_vectors = embed is not None and store.embed_model is not None
             store = publish(
@@ -132,33 +133,38 @@ def ingest(
         if embed is not None:
             store = _embed(db, store, change.notes, embed, progress, publish_every_s)
         with_vectors = embed is not None and store.embed_model is not None
-        if store.revision and _vectors_there(db, store, with_vectors) != revision_files.vectors_of(
+        there = _vectors_there(db, store, with_vectors)
+        if store.revision and there != revision_files.vectors_of(
             index_path, store.id, store.revision
         ):
             store = publish(db, store, (), (), (), with_vectors, progress)
+        passages = len(db.living(store))
         return Report(
             added=change.counts["added"],
             changed=change.counts["changed"],
             unchanged=change.counts["unchanged"],
             removed=change.counts["removed"],
             failed=tuple(sorted(change.failed)),
-            passages=len(db.living(store)),
+            passages=passages,
             revision=store.revision,
             seconds=time.monotonic() - started,
             notes=tuple(change.notes),
+            unembedded=passages - there[1] if embed is not None else 0,
         )
 
 
 @contextmanager
-def only_ingestion(index_path: Path, progress: Tell, wait_s: int) -> Iterator[None]:
-    """Hold the right to write an index; the kernel takes it back if this process dies.
+def only_ingestion(
+    index_path: Path, vector_store_id: str, progress: Tell, wait_s: int
+) -> Iterator[None]:
+    """Hold the right to write a store; the kernel takes it back if this process dies.
 
     Raises:
         ConfigError: another process holds it for longer than `wait_s`.
     """
     index_path.parent.mkdir(parents=True, exist_ok=True)
     # An SQLite lock is a file lock on every platform, and waits without a loop of ours.
-    lock_path = index_path.with_suffix(".lock")
+    lock_path = index_path.with_name(f"{vector_store_id}.lock")
     with closing(sqlite3.connect(lock_path, timeout=1, isolation_level=None)) as lock:
         for waited in range(wait_s + 1):
             try:
@@ -167,31 +173,37 @@ def only_ingestion(index_path: Path, progress: Tell, wait_s: int) -> Iterator[No
             except sqlite3.OperationalError as error:
                 if waited == wait_s:
                     raise ConfigError(
-                        f"another ingestion is at work on {index_path}: wait for it to end."
+                        f"another ingestion is at work on {vector_store_id} of {index_path}: "
+                        "wait for it to end."
                     ) from error
                 progress(Progress("waiting"))
         yield
 
 
 def _compare(
-    root: Path, db: Passages, store: Store, splitter: Splitter, split_all: bool, progress: Tell
+    documents: Path | Sequence[Upload],
+    db: Passages,
+    store: Store,
+    splitter: Splitter,
+    split_all: bool,
+    progress: Tell,
 ) -> _Change:
-    listing = list_folder(root)
-    change = _Change(failed=list(listing.refused))
-    if listing.others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in listing.others.most_common(5))
-        change.notes.append(f"Files of other kinds were passed over: {kinds}.")
-    known = {file.path: file for file in db.files(store.owner, store.id)}
-    for done, (relative, path) in enumerate(listing.files):
-        progress(Progress("reading", done, len(listing.files), relative))
-        old = known.pop(relative, None)
-        file = File(make_file_id(store.owner, store.id, relative), relative, "", 0)
+    change = _Change()
+    if isinstance(documents, Path):
+        listed = _list(documents, store, change)
+    else:
+        listed = [(File(u.file_id, u.name, "", 0), Path(u.path)) for u in documents]
+    known = {file.id: file for file in db.files(store.owner, store.id)}
+    for done, (stub, path) in enumerate(listed):
+        file = stub
+        progress(Progress("reading", done, len(listed), file.path))
+        old = known.pop(file.id, None)
         try:
             with path.open("rb") as stream:
                 file = replace(file, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
             if old and old.sha256 == file.sha256 and not split_all:
                 if old.error is not None:
-                    change.failed.append((relative, old.error))
+                    change.failed.append((file.path, old.error))
                 else:
                     change.counts["unchanged"] += 1
                 continue
@@ -200,19 +212,33 @@ def _compare(
         except (Unreadable, OSError) as error:
             reason = str(error) if isinstance(error, Unreadable) else error.strerror or "unreadable"
             change.files.append(replace(file, status="failed", error=reason))
-            change.failed.append((relative, reason))
+            change.failed.append((file.path, reason))
         else:
             change.files.append(file)
             change.passages += passages
             change.counts["changed" if old and old.status == "completed" else "added"] += 1
         if old and old.status == "completed":
             change.dead.append(old.id)
+    progress(Progress("reading", len(listed), len(listed)))
     for old in known.values():
         change.files.append(replace(old, status="removed"))
         if old.status == "completed":
             change.dead.append(old.id)
             change.counts["removed"] += 1
     return change
+
+
+def _list(root: Path, store: Store, change: _Change) -> list[tuple[File, Path]]:
+    """Return the files of a folder and where they are; what is left out goes into `change`."""
+    listing = list_folder(root)
+    change.failed += listing.refused
+    if listing.others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in listing.others.most_common(5))
+        change.notes.append(f"Files of other kinds were passed over: {kinds}.")
+    return [
+        (File(make_file_id(store.owner, store.id, relative), relative, "", 0), path)
+        for relative, path in listing.files
+    ]
 
 
 def _split(file: File, path: Path, splitter: Splitter) -> list[Passage]:
@@ -292,6 +318,21 @@ def _vectors_there(db: Passages, store: Store, with_vectors: bool) -> tuple[str 
         return None, 0
     have = db.embedded(store)
     return store.embed_model, sum(sha in have for *_, sha in db.living(store))
+
+
+def drop(index_path: Path, owner: str, vector_store_id: str) -> None:
+    """Delete a store's passages and revisions; blocks.
+
+    Raises:
+        ConfigError: the index is damaged, or the store in use for too long.
+    """
+    with (
+        only_ingestion(index_path, vector_store_id, lambda _: None, LOCK_WAIT_S),
+        closing(Passages(index_path)) as db,
+    ):
+        store = db.open_store(owner, vector_store_id)
+        db.drop(store)
+        revision_files.delete_old(index_path, store.id, ())
 
 
 def publish(

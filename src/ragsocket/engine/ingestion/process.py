@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from ragsocket.engine.ingestion.job import (
     Message,
     Progress,
     Report,
+    Upload,
     choose_embedding,
     from_line,
     to_line,
@@ -40,14 +41,14 @@ STDERR_TAIL_BYTES = 4096
 
 async def run_ingestion(
     settings: Settings,
-    root: Path,
+    documents: Path | Sequence[Upload],
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     vector_store_id: str = DEFAULT_VECTOR_STORE,
     owner: str = DEFAULT_OWNER,
     embed_model: BaseEmbedding | None = None,
 ) -> Report:
-    """Take the documents of a folder into the index and publish revisions if anything changed.
+    """Take documents into the index and publish revisions if anything changed.
 
     Runs in a child process that ends with this one, even at kill -9. Cancelling the caller ends
     the child; what was published by then stays, and the next run goes on there. With
@@ -57,9 +58,9 @@ async def run_ingestion(
 
     Args:
         settings: the operator's choices.
-        root: folder of documents.
+        documents: a folder, or all the uploaded files that the store shall hold.
         on_progress: called on the event loop.
-        vector_store_id: store to bring in line with the folder.
+        vector_store_id: store to bring in line with them.
         owner: whose store it is.
         embed_model: embeds the passages in place of what the settings name.
 
@@ -68,7 +69,11 @@ async def run_ingestion(
         EngineError: `ingestion_failed`, the ingestion broke; what was published by then stays.
     """
     job = Job(
-        root=str(await anyio.Path(root).absolute()),
+        documents=(
+            str(await anyio.Path(documents).absolute())
+            if isinstance(documents, Path)
+            else tuple(documents)
+        ),
         index_path=str(await anyio.Path(settings.index_path).absolute()),
         chunk_tokens=settings.chunk_tokens,
         chunk_overlap_tokens=settings.chunk_overlap_tokens,
@@ -159,7 +164,7 @@ async def _run_in_thread(
             from_thread.run_sync(on_progress, progress)
 
         return ingest(
-            Path(job.root),
+            Path(job.documents) if isinstance(job.documents, str) else job.documents,
             Path(job.index_path),
             vector_store_id=job.vector_store_id,
             owner=job.owner,

@@ -27,6 +27,7 @@ from ragsocket.errors import ConfigError
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Places = npt.NDArray[np.bool_]
 
 STOPWORDS = (*STOPWORDS_EN_PLUS, "could", "would", "please", "many", "much")
 # Words of two characters and more, and single digits: prices and paragraph numbers are asked for.
@@ -76,7 +77,7 @@ class Revision:
         owner: whose store it is.
         vector_store_id: the store.
         number: the index revision, from 1.
-        rows: row id in the SQLite file for each of n passages, shape (n,).
+        rows: row id in the SQLite file for each of n passages, ascending, shape (n,).
         vectors: one unit vector per passage, shape (n, dimensions), a zero vector where one is
             missing; None if the revision has none.
         embed_model: name of the model that made the vectors, or None.
@@ -105,10 +106,26 @@ class Revision:
         """Weight of a word that only one passage holds, and of words that none does."""
         return idf(1, max(len(self.rows), 1))
 
-    def search_words(self, query: str, count: int) -> list[tuple[int, float]]:
+    def places_of(self, rows: Sequence[int]) -> Rows:
+        """Return the places in `rows`, from 0, of those of these row ids that are there."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        places = np.searchsorted(self.rows, wanted)
+        there = places < len(self.rows)
+        there[there] = self.rows[places[there]] == wanted[there]
+        found: Rows = places[there]
+        return found
+
+    def search_words(
+        self, query: str, count: int, among: Places | None = None
+    ) -> list[tuple[int, float]]:
         """Return up to `count` (row id, score 0 to 1), best first, for passages with a hit.
 
         The score is BM25 divided by what a passage would reach that is full of every query word.
+
+        Args:
+            query: free text.
+            count: how many at most.
+            among: the passages that may be found, shape (n,); None for all.
         """
         wanted = terms(query)
         if self.words is None or not wanted:
@@ -121,6 +138,7 @@ class Revision:
         places, scores = self.words.retrieve(
             [wanted],
             k=min(count, len(self.rows)),
+            weight_mask=None if among is None else among.astype(np.float32),
             show_progress=False,
             backend_selection="numpy",
         )
@@ -130,7 +148,9 @@ class Revision:
             if score > 0
         ]
 
-    def search_vectors(self, query: Sequence[float], count: int) -> list[tuple[int, float]]:
+    def search_vectors(
+        self, query: Sequence[float], count: int, among: Places | None = None
+    ) -> list[tuple[int, float]]:
         """Return up to `count` (row id, score 0 to 1), best first; exact, by cosine.
 
         The score is 0 for a passage not much closer to the query than the average one, and 1 for
@@ -139,6 +159,7 @@ class Revision:
         Args:
             query: `dimensions` numbers of any length but zero.
             count: how many at most.
+            among: the passages that may be found, shape (n,); None for all.
         """
         if self.vectors is None or not len(self.rows):
             return []
@@ -148,6 +169,8 @@ class Revision:
         average = float(cosines.sum()) / (self.embedded + _UNRELATED)
         floor = average + _RELATED * (1 - average)
         count = min(count, len(cosines))
+        if among is not None:
+            cosines = np.where(among, cosines, -np.inf)
         best = np.argpartition(cosines, -count)[-count:]
         best = best[np.argsort(-cosines[best], kind="stable")]
         return [

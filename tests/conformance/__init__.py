@@ -1,0 +1,1 @@
+"""The conformance suite: scripts in JSON, and what plays them against any server."""
