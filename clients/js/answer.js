@@ -141,9 +141,13 @@ export const INTERRUPTED = {
  * @param {{ message?: string } & About} detail
  */
 export const refusal = (status, { message = `status ${status}`, ...about }) =>
-  new (
-    status === 401 ? AuthExpired : status === 429 ? RateLimited : status >= 500 ? ServerFailed : Refused
-  )(message, about);
+  new (status === 401
+    ? AuthExpired
+    : status === 429
+      ? RateLimited
+      : status >= 500
+        ? ServerFailed
+        : Refused)(message, about);
 
 /**
  * Why a response ended before it was whole; null if it is whole or was stopped.
@@ -154,7 +158,8 @@ export const refusal = (status, { message = `status ${status}`, ...about }) =>
 export const failure = ({ id, status, error, ragsocket }, text) => {
   const { reason, code, reference } = ragsocket;
   const about = { code: code ?? "", responseId: id, text };
-  if (reason && INTERRUPTED[reason]) return new Interrupted(INTERRUPTED[reason], { ...about, reason });
+  if (reason && INTERRUPTED[reason])
+    return new Interrupted(INTERRUPTED[reason], { ...about, reason });
   if (status !== "failed") return null;
   const Kind = /rate_limited$/.test(about.code)
     ? RateLimited
@@ -163,7 +168,10 @@ export const failure = ({ id, status, error, ragsocket }, text) => {
       : RETRYABLE.has(about.code)
         ? ServerFailed
         : Refused;
-  return new Kind((error?.message ?? "the answer failed.") + (reference ? ` (${reference})` : ""), about);
+  return new Kind(
+    (error?.message ?? "the answer failed.") + (reference ? ` (${reference})` : ""),
+    about,
+  );
 };
 
 /** @param {Response} [response] */
@@ -283,7 +291,7 @@ export class Answer {
   async *[Symbol.asyncIterator]() {
     try {
       for (;;) {
-        for (let event; (event = this.#events.shift()); ) {
+        for (let event; (event = this.#events.shift());) {
           this.#shown = /** @type {any} */ (event).sequence_number;
           yield event;
         }
@@ -371,20 +379,24 @@ export class Answer {
    */
   edit(input, fields) {
     const chat = this.#conversation();
-    if (!this.response) throw new Refused("the question has not been taken yet; cancel it and ask again.");
+    if (!this.response)
+      throw new Refused("it has not begun; cancel it and ask again.");
     this.cancel();
     if (!this.previous) chat.id = null;
-    return chat.ask(input, { ...(this.previous && { previous_response_id: this.previous }), ...fields });
+    return chat.ask(input, {
+      ...(this.previous && { previous_response_id: this.previous }),
+      ...fields,
+    });
   }
 
   /** Ask the same again, in the place of this answer. @param {AskOptions} [fields] @returns {Answer} */
   regenerate(fields) {
-    if (!this._fields.input) throw new Refused("what was asked is not known here; use edit().");
+    if (!this._fields.input) throw new Refused("its question is not known here; use edit().");
     return this.edit(this._fields.input, fields);
   }
 
   #conversation() {
-    if (!this._chat) throw new Refused("the answer belongs to no conversation.");
+    if (!this._chat) throw new Refused("it belongs to no conversation.");
     return this._chat;
   }
 

@@ -113,8 +113,15 @@ export class Client extends EventTarget {
     base.pathname = base.pathname.replace(/(\/v1\/responses|\/ws)?\/*$/, "/v1/");
     base.search = base.hash = "";
     this.#base = base.href;
-    this.#options = { WebSocket: globalThis.WebSocket, quietMs: 15_000, patienceMs: 10_000, delay: fullJitter, ...options };
-    if (!this.#options.WebSocket) throw new TypeError("no WebSocket here: connect(url, { WebSocket })");
+    this.#options = {
+      WebSocket: globalThis.WebSocket,
+      quietMs: 15_000,
+      patienceMs: 10_000,
+      delay: fullJitter,
+      ...options,
+    };
+    if (!this.#options.WebSocket)
+      throw new TypeError("no WebSocket here; pass { WebSocket }");
     globalThis.addEventListener?.("online", this.#hurry);
     this.#run();
   }
@@ -149,6 +156,7 @@ export class Client extends EventTarget {
    *
    * @param {string} path after `/v1/`
    * @param {any} [body] JSON, or a form; none asks with GET
+   * @param {RequestInit} [init] of `fetch`, for another method, or a signal
    * @returns {Promise<any>} the answer's JSON
    * @throws {RagsocketError} what the server said, or that it could not be reached
    */
@@ -187,7 +195,8 @@ export class Client extends EventTarget {
     form.set("purpose", "assistants");
     form.set("file", file, name);
     const made = await this.request("files", form);
-    if (vectorStoreId) await this.request(`vector_stores/${vectorStoreId}/files`, { file_id: made.id });
+    if (vectorStoreId)
+      await this.request(`vector_stores/${vectorStoreId}/files`, { file_id: made.id });
     return made;
   }
 
@@ -231,7 +240,12 @@ export class Client extends EventTarget {
     if (!answer._sent) this.#finish(answer, null);
     else if (answer.id) {
       const { _key, id, _after } = answer;
-      this.#send({ type: "response.cancel", event_id: `${_key}:cancel`, response_id: id, ..._after });
+      this.#send({
+        type: "response.cancel",
+        event_id: `${_key}:cancel`,
+        response_id: id,
+        ..._after,
+      });
     }
     // Else it has no name yet, and is stopped when it gets one.
   }
@@ -265,7 +279,12 @@ export class Client extends EventTarget {
   /** @param {Answer} answer @param {string | null} id @param {number} after */
   #resume({ _key }, id, after) {
     const starting_after = Math.max(after, -1);
-    this.#send({ type: "response.resume", event_id: `${_key}:resume`, response_id: id, starting_after });
+    this.#send({
+      type: "response.resume",
+      event_id: `${_key}:resume`,
+      response_id: id,
+      starting_after,
+    });
   }
 
   /** Make a conversation, however long the server is away. @param {Conversation} chat */
@@ -279,7 +298,8 @@ export class Client extends EventTarget {
         const signal = AbortSignal.timeout(patienceMs);
         chat.id = (await this.request("conversations", {}, { signal })).id;
       } catch (/** @type {any} */ error) {
-        if (error instanceof ConnectionLost || error instanceof ServerFailed) await this.#pause(delay(tries));
+        if (error instanceof ConnectionLost || error instanceof ServerFailed)
+          await this.#pause(delay(tries));
         else its().forEach((answer) => this.#finish(answer, error));
       }
     }
@@ -311,6 +331,7 @@ export class Client extends EventTarget {
   #askInstead(answer) {
     answer._target?.cancel();
     answer._target = null;
+    if (answer._stopped) return this.#finish(answer, null);
     // Under another name, for the server may know this one from the steering.
     this.#answers.delete(answer._key);
     answer._key += "-again";
@@ -342,13 +363,15 @@ export class Client extends EventTarget {
       for (const other of waiting) {
         // Somebody else's input was answered in its place.
         const { _target: target } = other;
-        if (other !== answer && target?._over && target.id === response.previous_response_id) this.#askInstead(other);
+        if (other !== answer && target?._over && target.id === response.previous_response_id)
+          this.#askInstead(other);
       }
     }
     if (!answer) return;
     const isNew = !answer.id;
     if (!answer._take(event)) {
-      if (answer._missing !== answer._last) this.#resume(answer, answer.id, (answer._missing = answer._last));
+      if (answer._missing !== answer._last)
+        this.#resume(answer, answer.id, (answer._missing = answer._last));
     } else if (answer._over) this.#forget(answer);
     else if (isNew) {
       if (answer._stopped) this._cancel(answer);
@@ -410,7 +433,7 @@ export class Client extends EventTarget {
 
   /** Connect, again and again, until closed. */
   async #run() {
-    for (let tries = 0, denied = 0; !this.#closed; ) {
+    for (let tries = 0, denied = 0; !this.#closed;) {
       this.#become({ name: this.#wasReady ? "resuming" : "connecting" });
       const { code, reason, lasted } = await this.#connect();
       denied = code === 4401 ? denied + 1 : 0;
@@ -497,7 +520,8 @@ export class Client extends EventTarget {
   #close(code, reason, Kind) {
     if (this.#closed) return;
     const message = `the connection is closed (${code}${reason && ", "}${reason}).`;
-    this.#closed = ({ id, text }) => new Kind(message, { code: String(code), responseId: id, text });
+    this.#closed = ({ id, text }) =>
+      new Kind(message, { code: String(code), responseId: id, text });
     globalThis.removeEventListener?.("online", this.#hurry);
     this.#answers.forEach((answer) => this.#finish(answer, this.#closed?.(answer) ?? null));
     this.#leave();

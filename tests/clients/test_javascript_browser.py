@@ -14,7 +14,7 @@ CHROMIUM = "chromium.mjs"
 async def test_twenty_lost_connections_lose_nothing(served: Served, upstream: Upstream) -> None:
     """A browser notices none of the dead networks by itself; the client does."""
     upstream.default = Script(tokens=TOKENS, rate=400)
-    await lost_twenty_times(served, 7, script=CHROMIUM)
+    await lost_twenty_times(served, upstream, 7, script=CHROMIUM)
 
 
 async def test_leaving_the_loop_stops_the_answer(served: Served, upstream: Upstream) -> None:

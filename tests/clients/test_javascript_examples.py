@@ -40,7 +40,8 @@ async def test_the_readme(extracting: Served) -> None:
     assert "Mirefoot" in printed
     assert "three years" in printed
     assert "Refused model_not_found false" in printed
-    assert "cancelled" in printed
+    # The extracts may be whole before the stop is read.
+    assert re.search(r"^(cancelled|completed) \d+$", printed, re.MULTILINE)
     assert printed.rstrip().endswith("closed")
 
 

@@ -6,7 +6,7 @@ const client = connect(process.env.RAGSOCKET_URL ?? "http://127.0.0.1:8000", { W
 client.addEventListener("state", () => console.error(`[${client.state.name}]`));
 const chat = client.conversation();
 const question = process.argv[2] ?? "What should a new volunteer know?";
-for (let whole = false; !whole; ) {
+for (let whole = false; !whole;) {
   try {
     for await (const text of chat.ask(question).texts()) process.stdout.write(text);
     whole = true;

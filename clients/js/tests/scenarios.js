@@ -19,7 +19,17 @@ const read = async (answer) => {
 };
 
 /** What an error says. */
-const known = ({ name, code, message, param, text, reason, retryable, retryAfter, responseId }) => ({
+const known = ({
+  name,
+  code,
+  message,
+  param,
+  text,
+  reason,
+  retryable,
+  retryAfter,
+  responseId,
+}) => ({
   name,
   code,
   message,
@@ -44,6 +54,17 @@ export const scenarios = {
   /** Ask, and read without a thought for errors. */
   async whole({ client, question }) {
     return read(client.conversation().ask(question));
+  },
+
+  /** Ask, and tell every piece of text. */
+  async texts({ client, question, say }) {
+    const answer = client.conversation().ask(question);
+    let told = "";
+    for await (const text of answer.texts()) {
+      told += text;
+      say({ id: answer.id, told, number: answer._last });
+    }
+    return { told, text: answer.text };
   },
 
   /** Many answers after one another, as one conversation. */
@@ -110,7 +131,16 @@ export const scenarios = {
     const text = await answer;
     const { id, status, reason, usage, timings, sources, citations, response, previous } = answer;
     return {
-      before, text, id, status, reason, usage, timings, sources, citations, previous,
+      before,
+      text,
+      id,
+      status,
+      reason,
+      usage,
+      timings,
+      sources,
+      citations,
+      previous,
       marked: citations.map(({ index }) => text.slice(0, index)),
       same: response.id === id,
       drained: await read(answer),
@@ -137,7 +167,7 @@ export const scenarios = {
     const error = await failing(async () => {
       for await (const text of answer.texts()) {
         told += text;
-        say({ told });
+        say({ told, id: answer.id });
       }
     });
     say({ error, told });
@@ -238,7 +268,10 @@ export const scenarios = {
 
   async documents({ client, words }) {
     const store = await client.request("vector_stores", { name: "mine" });
-    const file = await client.upload(new Blob([words]), { name: "notes.md", vectorStoreId: store.id });
+    const file = await client.upload(new Blob([words]), {
+      name: "notes.md",
+      vectorStoreId: store.id,
+    });
     for (;;) {
       const member = await client.request(`vector_stores/${store.id}/files/${file.id}`);
       if (member.status !== "in_progress") break;
