@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
+import shutil
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from faults import FaultProxy
 from harness import PATIENCE_S, Served, serving
@@ -327,6 +330,79 @@ async def test_a_restart_in_mid_answer(state: Path, upstream: Upstream) -> None:
             async with serving(state, upstream=upstream, port=int(port), host=host):
                 client.hurry()
                 assert await waiting == "Fine."
+
+
+async def test_a_server_that_is_killed_in_mid_answer(
+    state: Path, tmp_path: Path, upstream: Upstream
+) -> None:
+    """Nobody could store the answer; the error says so and holds what came. The next ask works.
+
+    What a killed server leaves is what stands on its disk at that moment, so the next one gets a
+    copy of it; that a process can really be killed is shown elsewhere.
+    """
+    upstream.queue(Script(gated=True, tokens=words(50)))
+    upstream.default = Script(tokens=("Fine.",))
+    async with serving(state, upstream=upstream, drain_s=0.1) as served:
+        async with FaultProxy(served.address) as proxy, connect(f"ws://{proxy.address}") as client:
+            chat = client.conversation()
+            answer = chat.ask(FERRY)
+            (await upstream.request(0)).release(1)
+            while not answer.text or not answer.id:
+                await asyncio.sleep(0.005)
+            # Its row is written beside the stream.
+            while not await served.runner.history.get(answer.id, owner="local"):
+                await asyncio.sleep(0.01)
+            left = shutil.copytree(state, tmp_path / "left")
+            async with serving(left, upstream=upstream) as after:
+                proxy.point(after.address)
+                with pytest.raises(Interrupted) as cut_off:
+                    await asyncio.wait_for(answer, PATIENCE_S)
+                assert cut_off.value.reason == "worker_lost"
+                assert cut_off.value.text == answer.text == "w0 "
+                assert await asyncio.wait_for(chat.ask("And dogs?"), PATIENCE_S) == "Fine."
+
+
+async def test_an_ask_that_was_answered_long_ago_gets_its_end() -> None:
+    """Said again after a restart, it is answered by a terminal event alone, of a name not heard.
+
+    The same end once more is not taken for that of the next ask.
+    """
+    asked: list[dict[str, Any]] = []
+
+    def end(number: int) -> str:
+        text = {"type": "output_text", "text": f"{number}.", "annotations": [], "logprobs": []}
+        message = {"id": f"msg_{number}_0", "type": "message", "content": [text]}
+        facts = {"reason": "completed", "code": None, "reference": None}
+        response = {
+            "id": f"resp_{number}",
+            "status": "completed",
+            "output": [message],
+            "conversation": {"id": "conv_1"},
+            "ragsocket": facts,
+        }
+        return json.dumps(
+            {"type": "response.completed", "sequence_number": 9, "response": response}
+        )
+
+    async def serve_once(socket: ServerConnection) -> None:
+        async for frame in socket:
+            asked.append(json.loads(frame))
+            if len(asked) == 1:
+                socket.transport.abort()
+            elif len(asked) == 2:
+                await socket.send(end(1))
+            else:
+                await socket.send(end(1))
+                await socket.send(end(2))
+
+    async with serve(serve_once, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}") as client:
+            chat = client.conversation("conv_1")
+            assert await asyncio.wait_for(chat.ask(FERRY), PATIENCE_S) == "1."
+            assert await asyncio.wait_for(chat.ask("And dogs?"), PATIENCE_S) == "2."
+    assert asked[0] == asked[1]
+    assert asked[1]["event_id"] != asked[2]["event_id"]
 
 
 async def test_states_are_told(served: Served, upstream: Upstream) -> None:

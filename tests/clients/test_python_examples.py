@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import pytest
 from anyio.streams.text import TextReceiveStream
 
 from harness import PATIENCE_S, Served, serving
-from upstream import Script, Upstream
+from upstream import Script, Upstream, words
 
 CLIENT = Path(__file__).parent.parent.parent / "clients" / "python"
 SNIPPETS = dict(
@@ -49,10 +48,21 @@ def example(name: str) -> str:
     return str(CLIENT / "examples" / f"{name}.py")
 
 
-@pytest.mark.parametrize(("name", "printed"), [("ask", "Mirefoot"), ("stop", "cancelled")])
-async def test_the_readme(extracting: Served, name: str, printed: str) -> None:
-    """Its snippets print an answer, and where one was stopped."""
-    assert printed in await run(extracting, "-c", SNIPPETS[name])
+async def test_asking_as_the_readme_does(extracting: Served) -> None:
+    """Its first program prints an answer, and one that goes on from it."""
+    assert "Mirefoot" in await run(extracting, "-c", SNIPPETS["ask"])
+
+
+async def test_stopping_as_the_readme_does(
+    samples: Path, tmp_path: Path, upstream: Upstream
+) -> None:
+    """Its second program stops the model, and says how much is kept."""
+    upstream.default = Script(tokens=words(4_000), rate=400)
+    async with serving(shutil.copytree(samples, tmp_path / "state"), upstream=upstream) as served:
+        printed = await run(served, "-c", SNIPPETS["stop"])
+        left = await (await upstream.request(0)).closed()
+    assert "(cancelled; the server keeps" in printed
+    assert left.written < 4_000
 
 
 def test_every_snippet_is_run() -> None:

@@ -27,6 +27,9 @@ TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
 RESULTS = "file_search_call.results"
+LOST = "worker_lost"
+"""The server died and kept nothing of the answer; what there is of it is what came here."""
+
 Status = Literal["queued", "in_progress", "completed", "incomplete", "cancelled", "failed"]
 
 
@@ -304,7 +307,8 @@ class Answer:
             self.id = response["id"]
             if event["type"] in TERMINAL:
                 self.response = response
-                self._read(response)
+                if response["ragsocket"]["reason"] != LOST:
+                    self._read(response)
                 self._error = errors.from_end(response, self.text)
             elif _is_snapshot(event):
                 self._read(response)

@@ -1,4 +1,7 @@
-"""One socket over as many connections as it takes, and the answers that come through it."""
+"""One socket over as many connections as it takes, and the answers that come through it.
+
+Over 400 lines because a connection is told with everything that can become of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import inspect
 import json
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +26,7 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
-from ragsocket_client.answer import Answer
+from ragsocket_client.answer import TERMINAL, Answer
 from ragsocket_client.errors import (
     AuthExpired,
     ConnectionLost,
@@ -34,6 +38,9 @@ from ragsocket_client.wire import CLOSE_CODES
 OPEN_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 1.0
 FIRST_TRIES = 4
+ENDED_KEPT = 1000
+"""How many answers that have ended are known by their ids: their end may be said again."""
+
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 30.0
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -117,6 +124,7 @@ class Connection:
         self._answers: dict[str, Answer] = {}
         self._sent: set[str] = set()
         self._by_id: dict[str, Answer] = {}
+        self._ended_ids: deque[str] = deque(maxlen=ENDED_KEPT)
         self._steering: dict[str, Answer] = {}
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -293,7 +301,24 @@ class Connection:
             elif waiting := self._steering.get(response["previous_response_id"] or ""):
                 # Somebody else's input was answered in the same place.
                 self._ask_instead(waiting)
+        elif answer is None and event["type"] in TERMINAL:
+            answer = self._answered_long_ago(response)
         return answer
+
+    def _answered_long_ago(self, response: dict[str, Any]) -> Answer | None:
+        """Return the answer whose ask was answered when nobody heard: it gets its end alone.
+
+        That end does not name the ask. But a conversation answers one after the other, so it is
+        the first one of it that has no name yet.
+        """
+        conversation = (response.get("conversation") or {}).get("id")
+        if conversation is None or response["id"] in self._ended_ids:
+            return None
+        for key, answer in self._answers.items():
+            if answer.id is None and key in self._sent:
+                if answer.asked.get("conversation") == conversation:
+                    return answer
+        return None
 
     def _take_error(self, event: dict[str, Any]) -> None:
         about = str(event["error"].get("event_id"))
@@ -385,6 +410,7 @@ class Connection:
         self._sent.discard(self._key(answer))
         if answer.id is not None:
             self._by_id.pop(answer.id, None)
+            self._ended_ids.append(answer.id)
         if answer.target is not None and answer.target.id is not None:
             self._steering.pop(answer.target.id, None)
 
