@@ -126,7 +126,7 @@ class Lineage:
         except (SQLAlchemyError, TimeoutError) as error:
             raise RequestError(
                 ErrorCode.HISTORY_UNAVAILABLE,
-                f"the history cannot be read at the moment, {logged(error)}.",
+                f"the history cannot be reached at the moment, {logged(error)}.",
                 status=503,
             ) from error
 
