@@ -12,6 +12,7 @@ RUN python3 -m venv /opt/ragsocket \
  && tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY clients/python clients/python
 RUN tools/bin/python -m hatchling build --target wheel \
  && /opt/ragsocket/bin/pip install --no-cache-dir --no-deps dist/*.whl
 

@@ -26,6 +26,7 @@ STARTS_WITHIN_S = 60.0
 
 COMMAND = [sys.executable, "-m", "ragsocket"]
 SOURCE = Path(__file__).parents[2] / "src"
+CLIENT = Path(__file__).parents[2] / "clients" / "python" / "src"
 # Makes the pseudo-terminal the one that controls the process, so that keys become signals.
 _LOG_IN = (
     "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -37,7 +38,7 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's environment with `extra`, and without what this machine could run itself."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("RAGSOCKET_")}
     plain = {"RAGSOCKET_EMBED_MODEL": "none", "RAGSOCKET_MODELS_DIR": "no-models-here"}
-    terminal = {"PYTHONPATH": str(SOURCE), "TERM": "xterm", "PYTHONUTF8": "1"}
+    terminal = {"PYTHONPATH": f"{SOURCE}{os.pathsep}{CLIENT}", "TERM": "xterm", "PYTHONUTF8": "1"}
     return kept | terminal | plain | extra
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -15,7 +18,8 @@ from harness import PATIENCE_S, Served
 from upstream import Script, Upstream
 
 FERRY = "When does the ferry to Holm leave?"
-HELLO = json.dumps({"type": "ragsocket:hello", "conversation": "conv_1", "limits": {}})
+MODELS = json.dumps({"data": [{"id": "scripted"}]})
+KNOWN = ("--conversation", "conv_1")
 
 
 def url_of(served: Served) -> str:
@@ -161,40 +165,58 @@ async def test_nobody_else_steers_the_terminal(
         assert command not in chat.raw
 
 
+@asynccontextmanager
+async def pretender(
+    play: Callable[[websockets.ServerConnection], Awaitable[None]], *, status: int = 200, body: str
+) -> AsyncIterator[str]:
+    """Serve a socket that is played by hand, with `body` as what HTTP answers; yield its URL."""
+
+    async def ask(
+        socket: websockets.ServerConnection, request: websockets.Request
+    ) -> websockets.Response | None:
+        return None if request.path == "/v1/responses" else socket.respond(status, body)
+
+    async with websockets.serve(play, "127.0.0.1", 0, process_request=ask) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
+
+
 async def test_file_names_do_not_steer_the_terminal_either(tmp_path: Path) -> None:
     """Names of files lose control characters and line breaks, and half a character ends nothing."""
     name = "evil\x1b]0;owned\x07\n[9] forged.md"
     result = {"filename": name, "score": 1.0, "attributes": {"place": "page \x9b1"}}
-    item = {"type": "file_search_call", "results": [result]}
-    mark = {"filename": name}
-    part = {"text": "half \ud83d.", "annotations": [mark]}
-    end = {"id": "resp_1", "output": [{"type": "message", "content": [part]}]}
+    item = {"id": "fs_1_0", "type": "file_search_call", "results": [result]}
+    part = {"text": "half \ud83d.", "annotations": [{"filename": name}]}
+    end = {
+        "id": "resp_1",
+        "status": "completed",
+        "output": [{"type": "message", "content": [part]}],
+        "ragsocket": {"reason": "completed"},
+    }
 
     async def answer(socket: websockets.ServerConnection) -> None:
-        await socket.send(HELLO)
-        await socket.recv()
+        asked = json.loads(await socket.recv())
+        begun: dict[str, object] = {"id": "resp_1", "previous_response_id": None, "ragsocket": {}}
         said: list[dict[str, object]] = [
-            {"type": "response.created", "response": {"id": "resp_1"}},
+            {"type": "response.created", "event_id": asked["event_id"], "response": begun},
             {"type": "response.output_item.done", "item": item},
-            {"type": "response.output_text.delta", "delta": "half \ud83d"},
+            {"type": "response.output_text.delta", "item_id": "msg_1_1", "delta": "half \ud83d"},
             {"type": "response.completed", "response": end},
         ]
         for number, event in enumerate(said):
             await socket.send(json.dumps({"sequence_number": number, **event}))
         await socket.wait_closed()
 
-    async with websockets.serve(answer, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        url = f"ws://127.0.0.1:{port}/ws"
-        done = await run_async("chat", "--url", url, cwd=tmp_path, stdin="hello\n")
+    async with pretender(answer, body=MODELS) as url:
+        done = await run_async("chat", "--url", url, *KNOWN, cwd=tmp_path, stdin="hello\n")
     assert done.returncode == 0, done.stderr
     assert "[1] evil]0;owned [9] forged.md, page 1 (1.00)\n" in done.stdout
     assert "half ?.\n" in done.stdout
     assert "cited: evil]0;owned [9] forged.md\n" in done.stdout
 
 
-async def test_a_lost_connection_is_told_and_opened_again(cwd: Path, upstream: Upstream) -> None:
-    """Death in mid-answer is told; the next question reconnects and the conversation goes on."""
+async def test_a_lost_server_is_told_and_found_again(cwd: Path, upstream: Upstream) -> None:
+    """Death in mid-answer is told, the conversation goes on with the server's next life."""
     upstream.queue(Script(tokens=("At 7:40.",)), Script(gated=True), Script(tokens=("Three.",)))
     model = ("--llm-url", upstream.url, "--llm-model", "scripted")
     other = cwd / "other"
@@ -212,12 +234,11 @@ async def test_a_lost_connection_is_told_and_opened_again(cwd: Path, upstream: U
             await chat.shows("w0")
             server.signal(signal.SIGKILL)
             assert await server.status() == -signal.SIGKILL
-            await chat.shows("The connection was lost: it broke off")
-            await chat.shows("\n> ")
-            chat.type("Are you there?\n")
-            await chat.shows(f"nothing answers at ws://{server.address}/ws: start a server")
-            await chat.shows("\n> ")
+            await chat.shows("(the connection was lost: trying again")
             async with serving(cwd, *model, port=port) as again:
+                await chat.shows("(connected again)")
+                await chat.shows("The answer was cut off: the server")
+                await chat.shows("\n> ")
                 chat.type("And what does a bicycle cost?\n")
                 await chat.shows("Three.")
                 await chat.shows("\n> ")
@@ -227,12 +248,50 @@ async def test_a_lost_connection_is_told_and_opened_again(cwd: Path, upstream: U
                 assert await again.status() == 0
             async with serving(other, *model, port=port):
                 chat.type("And a dog?\n")
-                await chat.shows("the connection was lost: the server restarts (1012)")
                 await chat.shows("no longer has this conversation")
                 await chat.shows("w19")
                 await chat.shows("\n> ")
                 chat.type("\x03")
                 assert await chat.status() == 0
+
+
+async def test_a_lost_server_need_not_be_waited_for(cwd: Path, upstream: Upstream) -> None:
+    """While nothing answers, one Ctrl-C gives the answer up, and the next one leaves."""
+    upstream.queue(Script(gated=True))
+    model = ("--llm-url", upstream.url, "--llm-model", "scripted")
+    async with serving(cwd, *model) as server:
+        with terminal(cwd, "chat", "--url", f"ws://{server.address}") as chat:
+            await chat.shows("> ")
+            chat.type(f"{FERRY}\n")
+            (await upstream.request(0)).release(1)
+            await chat.shows("w0")
+            server.signal(signal.SIGKILL)
+            await chat.shows("(the connection was lost: trying again")
+            chat.type("\x03")
+            await chat.shows("(stopped, not confirmed)")
+            await chat.shows("\n> ")
+            chat.type("\x03")
+            assert await chat.status() == 0
+
+
+async def test_a_conversation_is_taken_up(
+    served: Served, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Leaving names the command that goes on, and that command's first question is a follow-up."""
+    upstream.queue(Script(tokens=("At 7:40.",)), Script(tokens=("Three.",)))
+    with terminal(tmp_path, "chat", "--url", url_of(served)) as chat:
+        await chat.shows("scripted answers.")
+        chat.type(f"{FERRY}\n")
+        await chat.shows("At 7:40.")
+        await chat.shows("\n> ")
+        chat.type("\x04")
+        assert await chat.status() == 0
+    command = re.search(r"To go on later: ragsocket (chat .*)", chat.screen)
+    assert command is not None
+    done = await run_async(*command[1].split(), cwd=tmp_path, stdin="And a bicycle?\n")
+    assert "Three.\n" in done.stdout
+    said = [message["content"] for message in (await upstream.request(1)).messages]
+    assert "At 7:40." in said
 
 
 def test_a_server_that_is_not_there_is_one_line_with_the_fix(tmp_path: Path) -> None:
@@ -244,59 +303,62 @@ def test_a_server_that_is_not_there_is_one_line_with_the_fix(tmp_path: Path) -> 
     assert done.stderr.count("\n") == 1
 
 
-async def test_what_is_no_socket_is_told_apart(served: Served, tmp_path: Path) -> None:
-    """A page's address is taken as its server's socket, and a wrong path is named as that."""
+async def test_what_is_no_ragsocket_is_told_apart(served: Served, tmp_path: Path) -> None:
+    """A page's address is taken as its server's, and a wrong path is named as that."""
     page = await run_async(
         "chat", "--url", f"http://{served.address}", cwd=tmp_path, stdin="/new\n"
     )
     assert page.returncode == 0
     wrong = await run_async("chat", "--url", f"ws://{served.address}/no", cwd=tmp_path)
     assert wrong.returncode == 2
-    assert "whose path is /ws" in wrong.stderr
+    assert f"{served.address}/no/v1/responses" in wrong.stderr
+    assert "--url" in wrong.stderr
+    nonsense = await run_async("chat", "--url", "over there", cwd=tmp_path)
+    assert nonsense.returncode == 2
+    assert "'over there' is no address of a server" in nonsense.stderr
+
+
+async def test_a_socket_of_something_else(tmp_path: Path) -> None:
+    """Whoever opens a socket but knows no models is no ragsocket: status 2, and the fix."""
+
+    async def idle(socket: websockets.ServerConnection) -> None:
+        await socket.wait_closed()
+
+    async with pretender(idle, body='["hello"]') as url:
+        done = await run_async("chat", "--url", url, cwd=tmp_path, stdin="hello\n")
+    assert done.returncode == 2
+    assert f"what answers at {url} is no ragsocket." in done.stderr
+
+
+async def test_a_refusal_at_the_door(tmp_path: Path) -> None:
+    """A server that does not go by this host name ends the command in its own words, status 2."""
+
+    async def idle(socket: websockets.ServerConnection) -> None:
+        await socket.wait_closed()
+
+    why = "This server does not go by that name: add it to RAGSOCKET_ALLOWED_HOSTS."
+    body = json.dumps({"error": {"message": why, "code": "host_not_allowed", "param": None}})
+    async with pretender(idle, status=403, body=body) as url:
+        done = await run_async("chat", "--url", url, cwd=tmp_path, stdin="hello\n")
+    assert done.returncode == 2
+    assert why in done.stderr
 
 
 @pytest.mark.parametrize(
     ("code", "reason", "words"),
-    [
-        (1012, "", "the server restarts (1012)"),
-        (4460, "", "the client read too slowly (4460)"),
-        (4403, "", "RAGSOCKET_ALLOWED_HOSTS (4403)"),
-        (4499, "too many\x1b[2J cooks", "too many[2J cooks (4499)"),
-        (None, "", "it broke off without a word"),
-    ],
+    [(4403, "", "(4403)"), (4499, "too many\x1b[2J cooks", "closed the socket (4499)")],
 )
-async def test_close_codes_in_plain_words(
-    tmp_path: Path, code: int | None, reason: str, words: str
-) -> None:
-    """A socket closed in mid-answer is told by what its code means, and the status is 1."""
+async def test_a_close_for_good(tmp_path: Path, code: int, reason: str, words: str) -> None:
+    """A socket closed for good in mid-answer is told once, and the status is 1."""
 
     async def close(socket: websockets.ServerConnection) -> None:
-        await socket.send(HELLO)
         await socket.recv()
-        if code is None:
-            socket.transport.abort()
-        else:
-            await socket.close(code, reason)
+        await socket.close(code, reason)
 
-    async with websockets.serve(close, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        url = f"ws://127.0.0.1:{port}/ws"
-        done = await run_async("chat", "--url", url, cwd=tmp_path, stdin="hello\n")
+    async with pretender(close, body=MODELS) as url:
+        done = await run_async("chat", "--url", url, *KNOWN, cwd=tmp_path, stdin="hello\n")
     assert done.returncode == 1
     assert words in done.stderr
+    assert "\x1b" not in done.stderr
     assert done.stderr.startswith("The connection was lost: ")
     assert done.stderr.count("\n") == 1
-
-
-async def test_a_socket_closed_at_once_is_a_refusal(tmp_path: Path) -> None:
-    """A host name that the server does not go by ends the command with status 2 and the fix."""
-
-    async def refuse(socket: websockets.ServerConnection) -> None:
-        await socket.close(4403)
-
-    async with websockets.serve(refuse, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        url = f"ws://127.0.0.1:{port}/ws"
-        done = await run_async("chat", "--url", url, cwd=tmp_path, stdin="hello\n")
-    assert done.returncode == 2
-    assert "RAGSOCKET_ALLOWED_HOSTS" in done.stderr

@@ -58,7 +58,7 @@ def test_help_and_refusals_load_nothing_heavy(tmp_path: Path, arguments: str) ->
         ("serve", {"RAGSOCKET_DATABASE_URL": "nonsense"}, ["RAGSOCKET_DATABASE_URL", "sqlite"]),
         ("serve", {"RAGSOCKET_DATABASE_URL": "sqlite+aiosqlite:///a-file"}, ["a-file", "opened"]),
         ("ingest missing", {}, ["missing does not exist"]),
-        ("chat --url tcp://127.0.0.1", {}, ["--url", "ws://127.0.0.1:8000/ws"]),
+        ("chat --url tcp://127.0.0.1", {}, ["--url", "ws://127.0.0.1:8000"]),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_settings_is_one_line_with_the_fix(

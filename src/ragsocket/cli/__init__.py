@@ -186,17 +186,21 @@ def ingest(
 @app.command()
 def chat(
     url: Annotated[
-        str, typer.Option(metavar="URL", help="Address of the server's socket.")
-    ] = "ws://127.0.0.1:8000/ws",
+        str, typer.Option(metavar="URL", help="Address of the server.")
+    ] = "ws://127.0.0.1:8000",
+    conversation: Annotated[
+        str | None, typer.Option(metavar="ID", help="Go on with this conversation.")
+    ] = None,
 ) -> None:
     """Ask in the terminal, one question per line.
 
     Ctrl-C stops the answer, and leaves when there is none; /new begins a new conversation, /quit
-    or Ctrl-D leaves. Questions may come from a pipe: the exit status is 1 if one failed.
+    or Ctrl-D leaves. A lost connection is opened again, and the answer goes on where it stood.
+    Questions may come from a pipe: the exit status is 1 if one failed.
     """
     from ragsocket.cli.chat import converse
 
-    if not converse(url):
+    if not converse(url, conversation):
         raise typer.Exit(FAILED)
 
 

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ragsocket.cli.printable import one_line, printable
-from ragsocket.cli.session import Event, Session
+from ragsocket.cli.session import Session, opened
 from ragsocket.cli.wrapping import Wrapping
+from ragsocket_client.wire import SearchResult
 
 HELP = "Ctrl-C stops an answer, /new begins a new conversation, /quit leaves."
 PROMPT = "> "
@@ -39,10 +40,10 @@ class Screen:
         self._err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._wrapping = Wrapping(lambda: self._out.width) if self._out.is_terminal else None
 
-    def sources(self, results: list[Event]) -> None:
+    def sources(self, results: list[SearchResult]) -> None:
         """Show file, place and score of each passage."""
         for number, result in enumerate(results, 1):
-            place = result.get("attributes", {}).get("place")
+            place = (result["attributes"] or {}).get("place")
             where = f"{result['filename']}, {place}" if place else result["filename"]
             self.note(f"[{number}] {where} ({result['score']:.2f})")
         if results:
@@ -137,7 +138,7 @@ class Keyboard:
             if signal.SIGINT not in numbers:
                 pass
             elif self._doing == "answering":
-                await self._session.stop()
+                self._session.stop()
             elif self._doing == "reading":
                 await anyio.sleep(REPEAT_AFTER_S)
                 if self._doing == "reading":
@@ -145,38 +146,37 @@ class Keyboard:
             await anyio.wait_readable(signals)
 
 
-def converse(url: str) -> bool:
+def converse(url: str, conversation: str | None = None) -> bool:
     """Ask what is typed or piped in until its end; False if a piped question failed.
+
+    Args:
+        url: of the server.
+        conversation: the one to go on with; a new one if it is None.
 
     Raises:
         ConfigError: there is no ragsocket at this address.
         KeyboardInterrupt: while questions come from a pipe.
     """
     screen = Screen()
-    session = Session(url, screen)
     with start_blocking_portal() as portal:
-        portal.call(session.connect)
-        try:
+        with portal.wrap_async_context_manager(opened(url, screen, conversation)) as session:
             if sys.stdin.isatty() and sys.stdout.isatty():
-                _ask_what_is_typed(portal, session, screen)
-                return True
+                return _ask_what_is_typed(portal, session, screen)
             return _ask_what_is_piped(portal, session, screen)
-        finally:
-            portal.call(session.close)
 
 
-def _ask_what_is_typed(portal: BlockingPortal, session: Session, screen: Screen) -> None:
-    screen.note(f"{session.url}: {HELP}")
+def _ask_what_is_typed(portal: BlockingPortal, session: Session, screen: Screen) -> bool:
+    screen.note(f"{session.model} answers. {HELP}")
     keyboard = Keyboard(portal, session)
     with keyboard.watched():
-        while True:
+        while not session.closed:
             try:
                 question = keyboard.read().strip()
             except (EOFError, KeyboardInterrupt):
                 screen.text("\n")
-                return
+                break
             if question in ("/quit", "/exit"):
-                return
+                break
             if question == "/new":
                 portal.call(session.forget)
                 screen.note("(a new conversation)")
@@ -185,6 +185,10 @@ def _ask_what_is_typed(portal: BlockingPortal, session: Session, screen: Screen)
             elif question:
                 keyboard.ask(question)
                 screen.text("\n")
+    if session.conversation is not None:
+        name = f"--url {session.url} --conversation {session.conversation}"
+        screen.note(f"To go on later: ragsocket chat {name}")
+    return not session.closed
 
 
 def _ask_what_is_piped(portal: BlockingPortal, session: Session, screen: Screen) -> bool:

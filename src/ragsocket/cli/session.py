@@ -1,49 +1,62 @@
-"""The socket of `ragsocket chat`: one conversation, over as many connections as it takes.
+"""The conversation of `ragsocket chat`, over the Python client: ask, show, stop.
 
-Speaks to `/ws`, which remembers the conversation for as long as the socket lives. After a lost
-connection the conversation is taken up by its name, so nothing that was stored is forgotten.
+The client opens a lost connection again by itself and goes on after the last event that came; what
+is left to do here is to tell the person at the keys.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-from websockets.protocol import State
 
-from ragsocket import __version__
 from ragsocket.errors import ConfigError
-from ragsocket.protocol.errors import CLOSE_CODES, CloseCode, ErrorCode
-from ragsocket.settings import is_loopback
+from ragsocket.protocol.errors import ErrorCode
+from ragsocket_client import (
+    Answer,
+    AuthExpired,
+    Client,
+    Closed,
+    ConnectionLost,
+    Interrupted,
+    RagsocketError,
+    Ready,
+    Refused,
+    connect,
+)
+from ragsocket_client.wire import SearchResult, ServerEvent
 
-OPEN_WITHIN_S = 10.0
-CLOSE_WITHIN_S = 2.0
 STOP_WITHIN_S = 10.0
 """How long a server may take to confirm a stop."""
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+BACK_WITHIN_S = 60.0
+"""How long a question waits for a lost server."""
 
 ENDINGS = {
     "cancelled": "(stopped)",
-    "shutdown": "(cut off: the server shuts down)",
-    "worker_lost": "(cut off: the server was lost)",
-    "client_lost": "(cut off: nobody was listening)",
+    "steered": "(somebody asked something else in its place)",
     "max_output_tokens": "(cut off: the answer reached its limit of tokens)",
     "content_filter": "(cut off by the model's content filter)",
 }
-
-Event = dict[str, Any]
+FIX = (
+    "Start a server with `ragsocket serve`, or name another one, as ws://127.0.0.1:8000, with --url"
+)
+FAILED = "The answer failed"
+_HAPPENED = {
+    Refused: "Refused",
+    Interrupted: "The answer was cut off",
+    ConnectionLost: "The connection was lost",
+    AuthExpired: "The connection was lost",
+}
 
 
 class Display(Protocol):
     """Where an answer is shown."""
 
-    def sources(self, results: list[Event]) -> None:
+    def sources(self, results: list[SearchResult]) -> None:
         """Show the passages that the answer is made from."""
 
     def text(self, more: str) -> None:
@@ -59,276 +72,203 @@ class Display(Protocol):
         """Show what went wrong."""
 
 
+@asynccontextmanager
+async def opened(
+    url: str, display: Display, conversation: str | None = None
+) -> AsyncIterator[Session]:
+    """Open a connection for as long as the block lasts; leaving it stops the answer.
+
+    Args:
+        url: of the server; with the path of its socket, or without.
+        display: where answers are shown.
+        conversation: the one to go on with; a new one if it is None.
+
+    Raises:
+        ConfigError: there is no ragsocket at this address; the message names the fix.
+    """
+    try:
+        client = connect(url)
+    except ValueError as error:
+        raise ConfigError(f"--url: {error}") from error
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(client)
+            # Whoever opens a socket need not be a ragsocket.
+            models = (await client.http("GET", "/v1/models"))["data"]
+        except (RagsocketError, KeyError, TypeError) as error:
+            raise ConfigError(f"{_no_ragsocket(url, error)} {FIX}") from error
+        yield Session(client, display, conversation, url=url, model=str(models[0]["id"]))
+
+
 class Session:
-    """One conversation with a server."""
+    """One conversation with a server after the other.
 
-    def __init__(self, url: str, display: Display) -> None:
-        """Prepare; nothing is opened before `connect`.
+    Attributes:
+        url: of the server.
+        model: what answers.
+    """
 
-        Raises:
-            ConfigError: the URL is not one of a socket.
-        """
-        self.url = socket_url(url)
+    def __init__(
+        self,
+        client: Client,
+        display: Display,
+        conversation: str | None,
+        *,
+        url: str,
+        model: str,
+    ) -> None:
+        """Use `opened`."""
+        self.url = url
+        self.model = model
+        self._client = client
         self._display = display
-        self._socket: ClientConnection | None = None
-        self._conversation: str | None = None
-        self._take_up = False
-        self._asked = 0
-        self._answer: _Answer | None = None
+        self._conversation = client.conversation(conversation)
+        self._exchange: _Exchange | None = None
 
-    async def connect(self) -> None:
-        """Open the socket and wait for the greeting.
+    @property
+    def conversation(self) -> str | None:
+        """The id of the conversation; None before its first question."""
+        return self._conversation.id
 
-        Raises:
-            ConfigError: there is no ragsocket at this address; the message names the fix.
-        """
-        self._socket = None
-        try:
-            socket = await connect(
-                self.url,
-                open_timeout=OPEN_WITHIN_S,
-                close_timeout=CLOSE_WITHIN_S,
-                max_size=MAX_EVENT_BYTES,
-                compression=None,
-                user_agent_header=f"ragsocket/{__version__}",
-                proxy=None if is_loopback(urlsplit(self.url).hostname or "") else True,
-            )
-        except InvalidHandshake as error:
-            raise ConfigError(
-                f"what answers at {self.url} opens no socket there ({error}): check the address, "
-                "whose path is /ws, and any proxy in between."
-            ) from error
-        except (OSError, InvalidURI) as error:
-            raise ConfigError(
-                f"nothing answers at {self.url}: start a server with `ragsocket serve`, or name "
-                "another with --url."
-            ) from error
-        try:
-            with anyio.fail_after(OPEN_WITHIN_S):
-                greeting = json.loads(await socket.recv())
-        except ConnectionClosed as error:
-            raise ConfigError(f"{self.url} does not let us in: {closing_words(error)}.") from error
-        except (TimeoutError, ValueError) as error:
-            await socket.close()
-            raise ConfigError(
-                f"what answers at {self.url} does not greet as a ragsocket does: check the "
-                "address, whose path is /ws."
-            ) from error
-        if not isinstance(greeting, dict) or greeting.get("type") != "ragsocket:hello":
-            await socket.close()
-            raise ConfigError(f"what answers at {self.url} is no ragsocket: check the address.")
-        self._socket = socket
+    @property
+    def closed(self) -> bool:
+        """Whether the server will take no question any more."""
+        return isinstance(self._client.state, Closed)
 
-    async def close(self) -> None:
-        """Stop the answer that is being shown, and close the socket."""
-        if self._answer is not None:
-            await self.stop()
-            self._answer.scope.cancel()
-        if self._socket is not None:
-            await self._socket.close()
-
-    async def forget(self) -> None:
-        """Begin a new conversation, which is a new socket."""
-        await self.close()
-        self._conversation, self._take_up, self._socket = None, False, None
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        self._conversation = self._client.conversation()
 
     async def ask(self, question: str) -> bool:
         """Ask, show the answer as it comes, and return whether there is one.
 
-        A stopped answer counts as one. A lost connection is told, and opened again first.
+        A stopped answer counts as one; one that was cut off otherwise does not.
         """
-        with anyio.CancelScope() as scope:
-            answer = self._answer = _Answer(self._display, scope)
-            try:
-                socket = await self._connected()
-                ended = await self._exchange(socket, answer, question)
-                if answer.gone and self._take_up:
-                    self._display.note("(the server no longer has this conversation: a new one)")
-                    self._conversation, self._take_up = None, False
-                    ended = await self._exchange(socket, answer, question)
-                return ended
-            except ConfigError as error:
-                self._display.fault(str(error))
-            except ConnectionClosed as closed:
-                answer.finish_line()
-                self._display.fault(f"The connection was lost: {closing_words(closed)}.")
-                self._lost()
-            finally:
-                self._answer = None
-        if scope.cancelled_caught:
-            # Stopped before anything was asked, or the stop was not confirmed in time.
-            self._display.note("(stopped)" if not answer.sent else "(stopped, not confirmed)")
-            if answer.sent:
-                await self.close()
-                self._lost()
-            return True
-        return False
+        error = await self._asked(question)
+        if error is not None and error.code == ErrorCode.CONVERSATION_NOT_FOUND:
+            self._display.note("(the server no longer has this conversation: a new one)")
+            self.forget()
+            error = await self._asked(question)
+        if error is not None:
+            self._display.fault(f"{_HAPPENED.get(type(error), FAILED)}: {error.message}")
+        return error is None
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Stop the answer that is being shown; a second time, wait for it no longer."""
-        answer, socket = self._answer, self._socket
-        if answer is None:
-            return
-        if answer.stopped or not answer.sent or socket is None:
-            answer.scope.cancel()
-            return
-        answer.stopped = True
-        answer.scope.deadline = anyio.current_time() + STOP_WITHIN_S
-        target = (
-            {"response_id": answer.response_id}
-            if answer.response_id
-            else {"create_event_id": answer.event_id}
-        )
+        if self._exchange is not None:
+            self._exchange.stop()
+
+    async def _asked(self, question: str) -> RagsocketError | None:
+        exchange = _Exchange(self._conversation.ask(question), self._display)
+        self._exchange = exchange
         try:
-            await socket.send(
-                json.dumps({"type": "response.cancel", "after": answer.shown, **target})
-            )
-        except ConnectionClosed:
-            pass  # `ask` reads from the same socket, and tells
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._tell_of_the_connection, exchange)
+                error = await exchange.show()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._exchange = None
+        return error
 
-    async def _connected(self) -> ClientConnection:
-        if self._socket is not None and self._socket.state is not State.OPEN:
-            why = closing_words(self._socket.protocol.close_exc)
-            self._display.note(f"(the connection was lost: {why}; connecting again)")
-            self._lost()
-        if self._socket is None:
-            await self.connect()
-        assert self._socket is not None
-        return self._socket
-
-    def _lost(self) -> None:
-        self._socket = None
-        self._take_up = self._conversation is not None
-
-    async def _exchange(self, socket: ClientConnection, answer: _Answer, question: str) -> bool:
-        self._asked += 1
-        answer.begin(f"ask_{self._asked}")
-        ask: Event = {"type": "response.create", "event_id": answer.event_id, "input": question}
-        if self._take_up:
-            ask["conversation"] = self._conversation
-        answer.sent = True
-        await socket.send(json.dumps(ask))
-        while answer.ended is None:
-            answer.take(json.loads(await socket.recv()))
-        if answer.conversation is not None:
-            self._conversation = answer.conversation
-        return answer.ended
+    async def _tell_of_the_connection(self, exchange: _Exchange) -> None:
+        async for state in self._client.states():
+            if isinstance(state, Ready):
+                exchange.back()
+            elif not isinstance(state, Closed):
+                exchange.lost()
 
 
-class _Answer:
-    """One answer as it comes in.
+class _Exchange:
+    """One answer, as it is shown."""
 
-    Attributes:
-        scope: holds everything that is awaited for it.
-        sent: False until the question was sent.
-        shown: number of the last event that was taken while the answer was shown.
-        stopped: True once a stop was asked for; no delta is shown from then on.
-        ended: None while it goes on, then whether there is an answer.
-        gone: True if the server does not know the conversation.
-    """
-
-    def __init__(self, display: Display, scope: anyio.CancelScope) -> None:
+    def __init__(self, answer: Answer, display: Display) -> None:
+        self._answer = answer
         self._display = display
-        self.scope = scope
-        self.sent = False
-        self.stopped = False
-        self.conversation: str | None = None
-        self.begin("")
-
-    def begin(self, event_id: str) -> None:
-        """Start anew, under the `event_id` of the ask."""
-        self.event_id = event_id
-        self.response_id: str | None = None
-        self.shown = -1
-        self.ended: bool | None = None
-        self.gone = False
+        self._scope = anyio.CancelScope()
+        self._stopped = False
+        self._lost = False
         self._text = ""
+        self._in_line = False
 
-    def take(self, event: Event) -> None:
-        """Act on one server event."""
-        kind = event["type"]
-        if kind == "error":
-            self._take_error(event)
-        elif kind in TERMINAL:
-            if event["response"]["id"] == self.response_id or self.response_id is None:
-                self._take_end(kind, event["response"])
-        elif kind == "response.created":
-            self.response_id = event["response"]["id"]
-        if self.stopped or "sequence_number" not in event:
-            return
-        if kind == "response.output_text.delta":
-            self._show(event["delta"])
-        elif kind == "response.output_item.done" and event["item"]["type"] == "file_search_call":
-            self._display.sources(event["item"].get("results") or [])
-        self.shown = event["sequence_number"]
+    async def show(self) -> RagsocketError | None:
+        """Show it to its end, and return why there is no whole answer."""
+        try:
+            with self._scope:
+                await self._follow()
+        except RagsocketError as error:
+            return error
+        if self._scope.cancelled_caught and not self._stopped:
+            return ConnectionLost(f"nothing has answered for {BACK_WITHIN_S:.0f} seconds.")
+        if self._scope.cancelled_caught:
+            self.note("(stopped, not confirmed)")
+        elif self._answer.response is None:
+            self.note("(stopped)")
+        return None
 
-    def finish_line(self) -> None:
-        """End the line of an answer that breaks off."""
-        if self._text and not self._text.endswith("\n"):
-            self._display.text("\n")
+    def stop(self) -> None:
+        """Stop the answer; a second time, or when nobody is there, wait for it no longer."""
+        if self._stopped or self._lost:
+            self._scope.cancel()
+        self._stopped = True
+        self._answer.stop()
+        self._scope.deadline = anyio.current_time() + STOP_WITHIN_S
 
-    def _show(self, more: str) -> None:
-        self._text += more
-        self._display.text(more)
+    def lost(self) -> None:
+        """Tell that there is no connection, and give it a while to come back."""
+        if not self._lost:
+            self._lost = True
+            self.note("(the connection was lost: trying again; Ctrl-C gives up)")
+            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + BACK_WITHIN_S)
 
-    def _take_error(self, event: Event) -> None:
-        error = event["error"]
-        about = error.get("event_id")
-        if about not in (None, self.event_id):
-            return
-        self.ended = False
-        self.gone = error["code"] == ErrorCode.CONVERSATION_NOT_FOUND
-        if not self.gone:
-            self.finish_line()
-            self._display.fault(f"Refused: {error['message']}")
+    def back(self) -> None:
+        """Tell that there is a connection again."""
+        if self._lost:
+            self._lost = False
+            self.note("(connected again)")
+            if not self._stopped:
+                self._scope.deadline = inf
 
-    def _take_end(self, kind: str, response: Event) -> None:
-        said = [item for item in response["output"] if item["type"] == "message"]
-        parts = [part for item in said for part in item["content"]]
-        # The resource is authoritative: the stop may have come after the end of the answer.
-        whole = "".join(part["text"] for part in parts)
-        if whole.startswith(self._text):
-            self._show(whole[len(self._text) :])
-        self.finish_line()
-        files = [mark["filename"] for part in parts for mark in part.get("annotations", ())]
+    def note(self, text: str) -> None:
+        """Show a line beside the answer."""
+        self._finish_line()
+        self._display.note(text)
+
+    async def _follow(self) -> None:
+        try:
+            async for event in self._answer:
+                self._take(event)
+        finally:
+            # The end is authoritative: it may know of more than came here.
+            whole = self._answer.text
+            if self._answer.response is not None and whole.startswith(self._text):
+                self._show(whole[len(self._text) :])
+            self._finish_line()
+        files = [mark["filename"] for mark in self._answer.citations]
         if files:
             self._display.cited(list(dict.fromkeys(files)))
-        facts = response.get("ragsocket") or {}
-        if kind == "response.failed":
-            error = response.get("error") or {}
-            reference = f" ({facts['reference']})" if facts.get("reference") else ""
-            self._display.fault(f"The answer failed: {error.get('message')}{reference}")
-        elif kind == "response.incomplete":
-            self._display.note(ENDINGS.get(str(facts.get("reason")), "(cut off)"))
-        self.conversation = (response.get("conversation") or {}).get("id")
-        self.ended = kind != "response.failed"
+        if ending := ENDINGS.get(self._answer.reason or ""):
+            self._display.note(ending)
+
+    def _take(self, event: ServerEvent) -> None:
+        if event["type"] == "response.output_text.delta":
+            self._show(event["delta"])
+        elif event["type"] == "response.output_item.done":
+            if event["item"]["type"] == "file_search_call":
+                self._display.sources(self._answer.sources)
+
+    def _show(self, more: str) -> None:
+        if more:
+            self._text += more
+            self._display.text(more)
+            self._in_line = not more.endswith("\n")
+
+    def _finish_line(self) -> None:
+        if self._in_line:
+            self._display.text("\n")
+            self._in_line = False
 
 
-def socket_url(url: str) -> str:
-    """Return the address of a server's socket, also when its page was named instead.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigError(
-            f"--url {url!r} is not the address of a socket: write it as ws://127.0.0.1:8000/ws."
-        )
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or "/ws", parts.query, ""))
-
-
-def closing_words(closed: BaseException | None) -> str:
-    """Return in plain words why a socket was closed."""
-    frame = closed.rcvd if isinstance(closed, ConnectionClosed) else None
-    if frame is None:
-        return "it broke off without a word"
-    if frame.code == CloseCode.FORBIDDEN:
-        return (
-            "the server does not go by this host name; its operator can add it to "
-            f"RAGSOCKET_ALLOWED_HOSTS ({frame.code})"
-        )
-    known = CLOSE_CODES.get(frame.code)  # type: ignore[call-overload]
-    words = known.meaning if known else frame.reason or "the server closed it"
-    return f"{words} ({frame.code})"
+def _no_ragsocket(url: str, error: Any) -> str:
+    if isinstance(error, RagsocketError):
+        return error.message if error.message.endswith(".") else f"{error.message}."
+    return f"what answers at {url} is no ragsocket."
