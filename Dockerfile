@@ -1,13 +1,16 @@
 # ragsocket with nothing beside it: no compiler, no root, state in one volume.
 #
 #   docker build -t ragsocket . && docker compose up
+#
+# REQUIREMENTS=base leaves out what runs a model and embeds on this machine.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
+ARG REQUIREMENTS=run
 WORKDIR /build
-COPY requirements/run.txt requirements/build.txt requirements/
+COPY requirements requirements
 RUN python3 -m venv /opt/ragsocket \
- && /opt/ragsocket/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt \
+ && /opt/ragsocket/bin/pip install --no-cache-dir --require-hashes -r requirements/${REQUIREMENTS}.txt \
  && python3 -m venv tools \
  && tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -35,7 +38,8 @@ USER ragsocket
 VOLUME /state
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+# The first start may fetch a model, and is well as soon as it is ready.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 ENTRYPOINT ["ragsocket"]
 CMD ["serve"]

@@ -91,6 +91,7 @@ lock: venv-lock ## write requirements/*.txt anew
 			--custom-compile-command 'make lock' --output-file "requirements/$$lock.txt" "$$@" $(ARGS); \
 	}; \
 	compile run pyproject.toml --extra local; \
+	compile base pyproject.toml --constraint requirements/run.txt; \
 	compile test pyproject.toml --extra local --extra test --constraint requirements/run.txt; \
 	compile build requirements/build.in --constraint requirements/test.txt; \
 	compile bench-tutorial requirements/bench-tutorial.in --constraint requirements/run.txt; \
