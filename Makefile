@@ -7,8 +7,9 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup test lint types format bench bench-model eval docs soak dist lock clean \
-	venv-run venv-test venv-bench-tutorial venv-lock node-modules
+.PHONY: help run setup test lint types format bench bench-model bench-clients bench-page eval docs page \
+	screenshots soak dist lock clean venv-run venv-test venv-bench-tutorial venv-lock node-modules \
+	bench-retrieval bench-ingest
 
 PYTHON ?= python3
 # Unset, these leave the choice to the settings. Only the folder has a default of its own.
@@ -29,7 +30,7 @@ help: ## list these targets
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-		| while IFS='|' read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
+		| while IFS='|' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo 'variables:'
 	@echo '  HOST    address to listen on (run; 127.0.0.1)'
@@ -45,14 +46,15 @@ run: venv-run ## set up what is missing, the model too, then answer from the fol
 setup: venv-test venv-bench-tutorial node-modules ## set up everything that the tests need
 
 test: setup lint types ## set up, then check style and types and run the tests
-	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile $(ARGS)
 
 lint: venv-test ## check style
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 
-types: venv-test ## check types
+types: venv-test node-modules ## check types
 	@$(BIN)/python -m mypy --strict src clients/python/src tests benchmarks docs
+	@tests/js/node_modules/.bin/pyright --project clients/python --pythonpath $(BIN)/python
 
 format: venv-test ## bring the code into style
 	@$(BIN)/python -m ruff check --fix .
@@ -62,8 +64,20 @@ bench: venv-test venv-bench-tutorial ## measure ragsocket beside the tutorial wa
 	@BENCH_TUTORIAL_PYTHON=$(call quoted,$(CURDIR)/$(TUTORIAL_BIN)/python) \
 		$(BIN)/python -m benchmarks.run $(ARGS)
 
+bench-ingest: venv-test ## measure ten thousand files: taken in, changed, beside streaming answers
+	@PYTHONPATH=src:tests $(BIN)/python -m benchmarks.ingest $(ARGS)
+
 bench-model: venv-test ## measure the default model through the whole server
 	@$(BIN)/python -m benchmarks.local_model
+
+bench-clients: venv-test node-modules ## measure how long a stop takes in each client
+	@PYTHONPATH=$(call quoted,$(CURDIR)/clients/python/src:$(CURDIR)/tests) $(BIN)/python -m benchmarks.stop $(ARGS)
+
+bench-page: venv-test ## measure the frames of the page while long answers are written
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.page $(ARGS)
+
+bench-retrieval: venv-test ## measure searches of 100,000 passages, and the event loop beside them
+	@$(BIN)/python -m benchmarks.retrieval $(ARGS)
 
 eval: venv-run ## ask data/questions.jsonl of the extracts, and of the default model if it is here
 	@$(BIN)/ragsocket eval data/questions.jsonl --data data --llm-model none $(ARGS)
@@ -73,6 +87,12 @@ eval: venv-run ## ask data/questions.jsonl of the extracts, and of the default m
 
 docs: venv-test ## write the generated tables of the documentation anew
 	@$(BIN)/python docs/generate.py
+
+page: venv-test node-modules ## make the one file of JavaScript that the page loads anew
+	@$(BIN)/python docs/page.py
+
+screenshots: venv-test node-modules ## take the pictures of the page in docs/images anew
+	@$(BIN)/python docs/screenshots.py
 
 soak: venv-test ## run the tests that take long
 	@$(BIN)/python -m pytest -m soak $(ARGS)
@@ -90,9 +110,9 @@ lock: venv-lock ## write requirements/*.txt anew
 			--generate-hashes --no-emit-index-url --no-emit-find-links \
 			--custom-compile-command 'make lock' --output-file "requirements/$$lock.txt" "$$@" $(ARGS); \
 	}; \
-	compile run pyproject.toml --extra local; \
-	compile base pyproject.toml --constraint requirements/run.txt; \
-	compile test pyproject.toml --extra local --extra test --constraint requirements/run.txt; \
+	compile run pyproject.toml --extra local --extra postgres; \
+	compile base pyproject.toml --extra postgres --constraint requirements/run.txt; \
+	compile test pyproject.toml --extra local --extra postgres --extra test --constraint requirements/run.txt; \
 	compile build requirements/build.in --constraint requirements/test.txt; \
 	compile bench-tutorial requirements/bench-tutorial.in --constraint requirements/run.txt; \
 	compile lock requirements/lock.in

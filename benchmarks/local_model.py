@@ -88,7 +88,7 @@ class Bench:
     async def free(self) -> None:
         """Wait until no slot of the model is at work."""
         assert self.model._up is not None
-        while await self.model._up.child.busy(60):  # noqa: ASYNC110 - nobody announces it
+        while await self.model._up.child.busy(60):
             await anyio.sleep(0.002)
 
     async def forget(self, *, caches: bool = True) -> None:
@@ -97,9 +97,7 @@ class Bench:
         process = self.model.process_id
         assert process is not None
         os.kill(process, signal.SIGKILL)
-        while (  # noqa: ASYNC110 - nobody announces it
-            self.model.process_id in (None, process) or self.model.state is not None
-        ):
+        while self.model.process_id in (None, process) or self.model.state is not None:
             await anyio.sleep(0.05)
 
 
@@ -111,9 +109,7 @@ async def serving(state: Path) -> AsyncIterator[Bench]:
     server = Server(app, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
-        while (  # noqa: ASYNC110 - nobody announces it
-            not server.started or app.state.runner.engine.readiness()
-        ):
+        while not server.started or app.state.runner.engine.readiness():
             await anyio.sleep(0.05)
         host, port = server.address
         model = app.state.runner.engine._engine._tokens

@@ -52,12 +52,16 @@ class Processes:
     tutorial_python: str | None = None
     running: ExitStack = field(default_factory=ExitStack)
     model: subprocess.Popen[str] | None = None
+    model_url: str = ""
     servers: dict[Kind, tuple[subprocess.Popen[str], str]] = field(default_factory=dict)
 
     def start(self, kinds: list[Kind]) -> None:
         """Start the model and the servers, and wait until they are ready."""
-        self.model, said = self._start([sys.executable, "-m", "benchmarks.model"], OTHER_CORES)
-        model_url = ["--model-url", str(said["url"])]
+        self.model, said = self.start_process(
+            [sys.executable, "-m", "benchmarks.model"], OTHER_CORES
+        )
+        self.model_url = str(said["url"])
+        model_url = ["--model-url", self.model_url]
         for kind in kinds:
             if kind == "ours":
                 write_documents(self.folder / "documents")
@@ -68,7 +72,7 @@ class Processes:
             else:
                 assert self.tutorial_python is not None
                 command = [self.tutorial_python, str(ROOT / "benchmarks/servers/tutorial.py")]
-            process, said = self._start([*command, *model_url], SERVER_CORES)
+            process, said = self.start_process([*command, *model_url], SERVER_CORES)
             self.servers[kind] = process, f"ws://127.0.0.1:{said['port']}/ws"
 
     def measure(self, kind: Kind, **load: int | bool | None) -> Figures:
@@ -94,7 +98,7 @@ class Processes:
                     timeout=MEASURE_WITHIN_S,
                     check=False,
                     cwd=self.folder,
-                    env=_environment(),
+                    env=environment(),
                 )
             except subprocess.TimeoutExpired as error:
                 raise Broken(f"{kind}, {load}: {error}") from error
@@ -105,13 +109,14 @@ class Processes:
             said = f"{len(done.stdout)} bytes of figures. {done.stderr.decode()[-2000:]}"
             raise Broken(f"{kind}, {load}: {error} {said}") from error
 
-    def _start(
+    def start_process(
         self, command: list[str], cores: Cores
     ) -> tuple[subprocess.Popen[str], dict[str, str | int]]:
+        """Start a process that says one line of JSON when it is ready; ended with the run."""
         with _pinned(cores):
             # In a folder of its own, so that no settings file of an operator is read.
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, cwd=self.folder, env=_environment()
+                command, stdout=subprocess.PIPE, text=True, cwd=self.folder, env=environment()
             )
         self.running.callback(_end, process)
         assert process.stdout is not None
@@ -137,7 +142,7 @@ def _pinned(cores: Cores) -> Iterator[None]:
         os.sched_setaffinity(0, mine)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours without the operator's settings, and with this repository on the path."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("RAGSOCKET_")}
     places = (ROOT, ROOT / "src", ROOT / "tests")

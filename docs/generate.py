@@ -8,6 +8,7 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -20,6 +21,8 @@ from pydantic.fields import FieldInfo
 from typed_dicts import python_types
 from typescript import type_declarations, with_codes
 
+from ragsocket.engine.reading.document import Limits
+from ragsocket.engine.reading.kinds import FORMATS
 from ragsocket.protocol.chat import CHAT_REFUSED, ChatCompletionCreate
 from ragsocket.protocol.client_events import (
     REFUSED,
@@ -39,7 +42,7 @@ from ragsocket.protocol.specification import CLIENT_EVENTS, event_type
 from ragsocket.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "docs" / "protocol.md", ROOT / "docs" / "settings.md")
+DOCUMENTS = tuple(ROOT / "docs" / name for name in ("protocol.md", "settings.md", "documents.md"))
 TABLE = re.compile(r"(<!-- table ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -151,6 +154,33 @@ def settings() -> str:
     return table(("environment", "default", "meaning"), rows)
 
 
+def formats() -> str:
+    """The kinds of files that are read."""
+    rows = (
+        [f.title, ", ".join(f"`{suffix}`" for suffix in f.suffixes), f.place or "headings alone"]
+        for f in FORMATS.values()
+    )
+    return table(("kind", "suffixes", "a citation names, after the headings"), rows)
+
+
+def reading_limits() -> str:
+    """What reading a file may cost; the meanings are those of the model's docstring."""
+    text = " ".join((Limits.__doc__ or "").partition("Attributes:")[2].split())
+    meanings = dict(re.findall(r"(\w+): (.+?)(?= \w+: |$)", text))
+    rows = (
+        [f"`{name}`", meanings[name].rstrip("."), shown(name, value)]
+        for name, value in dataclasses.asdict(Limits()).items()
+    )
+    return table(("limit", "meaning", "value"), rows)
+
+
+def shown(name: str, value: float) -> str:
+    """A limit as people write it."""
+    if name.endswith("_bytes"):
+        return f"{value // 1024**2:.0f} MiB"
+    return f"{value:,}" + (" s" if name.endswith("_s") else "")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "create-fields": lambda: classed_fields(ResponseCreate, REFUSED),
     "chat-fields": lambda: classed_fields(ChatCompletionCreate, CHAT_REFUSED),
@@ -170,6 +200,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "client-examples": client_examples,
     "server-examples": server_examples,
     "settings": settings,
+    "formats": formats,
+    "reading-limits": reading_limits,
 }
 
 

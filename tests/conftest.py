@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 
 from harness import Served, index, official, serving
+from postgres import Postgres
 from upstream import Upstream
 
 SAMPLES = Path(__file__).parent.parent / "data"
@@ -27,6 +28,34 @@ def no_models_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAGSOCKET_MODELS_DIR", str(tmp_path_factory.mktemp("models")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server, for the tests that ask for it."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """Makes an empty database of a kind, `sqlite` or `postgres`, and returns its URL."""
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database') / 'history.sqlite3'}"
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.fresh()
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, empty: Callable[[str], str]) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    return empty(request.param)
 
 
 @pytest.fixture

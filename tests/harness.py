@@ -15,9 +15,11 @@ import websockets
 from anyio.abc import TaskGroup
 from fastapi import FastAPI
 from openai import AsyncOpenAI
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ragsocket.app import create_app
 from ragsocket.engine.base import Engine
+from ragsocket.responses.database import connect, parsed
 from ragsocket.responses.runner import Runner
 from ragsocket.server import Server
 from ragsocket.settings import Settings
@@ -130,6 +132,24 @@ class Talk:
         except websockets.ConnectionClosed as closed:
             assert closed.rcvd is not None
             return closed.rcvd.code
+
+
+@asynccontextmanager
+async def beside(database: str, *, locking: bool = False) -> AsyncIterator[AsyncConnection]:
+    """A connection to a database beside that of the server, in a transaction.
+
+    Args:
+        database: its URL.
+        locking: whether nobody else may write meanwhile.
+    """
+    engine = connect(parsed(database))
+    async with engine.begin() as connection:
+        if locking and engine.dialect.name == "sqlite":
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif locking:
+            await connection.exec_driver_sql("LOCK responses, conversations IN EXCLUSIVE MODE")
+        yield connection
+    await engine.dispose()
 
 
 def text_of(events: list[Event]) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio import to_thread
+from benchmarks import retrieval
 from benchmarks.client import Miscount, check
+from benchmarks.model import wish
 from benchmarks.processes import Broken, Processes
 from benchmarks.run import Scenario, run, table
+from benchmarks.stalls import Stalls, histogram
+from benchmarks.stop import in_node, measure, row
 
 from upstream import words
 
@@ -34,6 +41,31 @@ def test_one_small_answer_of_each_kind() -> None:
     assert table(rows).count("\n") == 6
 
 
+def test_searches_and_the_loop_beside_them_are_measured() -> None:
+    """Every kind of search over every size, and every phase, in a small run with whole answers."""
+    found, standing = retrieval.run((60, 120), searches=3, at_once=2, tokens=10, files=2)
+    assert [one.passages for one in found] == [60] * 4 + [120] * 4
+    assert all(0 < one.p50 <= one.p95 and one.build_s > 0 for one in found)
+    assert len(standing) == 3
+    assert standing[0].searches == 0 < standing[1].searches
+    for one in standing:
+        assert sum(one.late) == sum(one.ours) == one.looks > 0
+        assert one.worst_ours_ms <= one.worst_ms
+    assert retrieval.tables(found, standing).count("\n") == 9 + 1 + 8
+
+
+async def test_a_loop_that_stands_still_is_seen_to() -> None:
+    """What holds the loop's thread up is counted, and is ours as far as it was computed."""
+    with Stalls() as stalls:
+        await anyio.sleep(0.01)
+        began = time.thread_time()
+        while time.thread_time() - began < 0.03:
+            pass
+        await anyio.sleep(0.01)
+    assert max(stalls.late_ms) >= max(stalls.ours_ms) >= 28
+    assert histogram([0.5, 1, 1.5, 49, 50, 70]) == [1, 2, 0, 0, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -57,6 +89,22 @@ def test_a_right_answer_passes() -> None:
     check("0@123 1@124 2@125 ", 3, 50)
     with pytest.raises(Miscount):
         check("0@123 1@124 1@125 ", 3, 50)
+
+
+async def test_stops_are_measured_in_each_client(tmp_path: Path) -> None:
+    """Each stop is beside two pings of its own socket, and is longer than nothing."""
+    processes = Processes(tmp_path)
+    with processes.running:
+        processes.start(["ours"])
+        _, url = processes.servers["ours"]
+        asked = wish(1_000, 200)
+        for told in (
+            await measure(url, asked, 2),
+            await to_thread.run_sync(in_node, url, asked, 2),
+        ):
+            assert len(told.ping_us) == len(told.streaming_ping_us) == len(told.stop_us) == 2
+            assert min(*told.ping_us, *told.stop_us) > 0
+            assert row("x", "y", told).count("|") == 8
 
 
 def test_a_failed_measurement_ends_the_run_and_its_processes(tmp_path: Path) -> None:

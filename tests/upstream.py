@@ -53,6 +53,7 @@ class Script:
     Attributes:
         tokens: the content chunks; a mapping is a whole `delta`, see `calls`.
         rate: tokens per second; None writes as fast as the client reads.
+        one_by_one: tokens that come late come later still, never two in one write.
         gated: the test releases the tokens (`Request.release`).
         status: any other than 200 answers with an OpenAI-shaped error.
         error: the error's message, for `status` and `error_at`.
@@ -73,6 +74,7 @@ class Script:
 
     tokens: Sequence[str | Mapping[str, Any]] = words(20)
     rate: float | None = None
+    one_by_one: bool = False
     gated: bool = False
     status: int = 200
     error: str = "scripted"
@@ -460,6 +462,8 @@ class _Channel(asyncio.Protocol):
         upto = self.stop_at
         if script.gated:
             upto = min(upto, request.released)
+        elif script.rate is not None and script.one_by_one:
+            upto = min(upto, written + 1)
         elif script.rate is not None:
             upto = min(upto, int((time.monotonic() - request.started) * script.rate) + 1)
         else:
@@ -471,6 +475,8 @@ class _Channel(asyncio.Protocol):
             self.upstream.happened()
         if request.written == self.stop_at:
             self._end(request)
+        elif script.rate is not None and script.one_by_one:
+            self.timer = asyncio.get_running_loop().call_later(1 / script.rate, self.pump)
         elif script.rate is not None:
             wait = request.started + request.written / script.rate - time.monotonic()
             self.timer = asyncio.get_running_loop().call_later(max(wait, 0), self.pump)

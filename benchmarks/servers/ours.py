@@ -28,7 +28,7 @@ async def serve(model_url: str, folder: Path) -> None:
     server = Server(app, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
-        while not server.started or app.state.runner.engine.readiness():  # noqa: ASYNC110
+        while not server.started or app.state.runner.engine.readiness():
             await anyio.sleep(0.02)
         print(json.dumps({"port": server.address[1]}), flush=True)
 

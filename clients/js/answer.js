@@ -85,6 +85,7 @@ export class RateLimited extends RagsocketError {
     super(message, about);
     /** Seconds to wait, where the server said so. */
     this.retryAfter = about.retryAfter ?? null;
+    this.retryable = true;
   }
 }
 
@@ -110,7 +111,7 @@ export class Interrupted extends RagsocketError {
   /** @param {string} message @param {About} [about] */
   constructor(message, about = {}) {
     super(message, about);
-    /** `worker_lost`, `shutdown`, `client_lost` or `response_not_found`. */
+    /** `worker_lost`, `shutdown` or `client_lost`. */
     this.reason = about.reason ?? "";
     this.retryable = true;
   }
@@ -126,12 +127,14 @@ export class ConnectionLost extends RagsocketError {
   name = "ConnectionLost";
 }
 
+/** Why an answer ended that went down with its server. */
+export const LOST = "worker_lost";
+
 /** @type {Record<string, string>} */
-export const INTERRUPTED = {
+const INTERRUPTED = {
   worker_lost: "the server was lost in the middle of the answer.",
   shutdown: "the server shut down in the middle of the answer.",
-  client_lost: "nobody followed the answer for too long.",
-  response_not_found: "the server no longer knows the answer.",
+  client_lost: "nobody followed it for too long.",
 };
 
 /**
@@ -156,8 +159,8 @@ export const refusal = (status, { message = `status ${status}`, ...about }) =>
  * @param {string} text what had come
  */
 export const failure = ({ id, status, error, ragsocket }, text) => {
-  const { reason, code, reference } = ragsocket;
-  const about = { code: code ?? "", responseId: id, text };
+  const { reason, code, reference, retry_after_s: retryAfter } = ragsocket;
+  const about = { code: code ?? "", responseId: id, text, retryAfter };
   if (reason && INTERRUPTED[reason])
     return new Interrupted(INTERRUPTED[reason], { ...about, reason });
   if (status !== "failed") return null;
@@ -370,8 +373,7 @@ export class Answer {
   }
 
   /**
-   * Ask something else in the place of its question. The first question of a conversation has
-   * nothing before it: then the conversation begins anew, under another id.
+   * Ask something else in the place of its question; what went on from it is left behind.
    *
    * @param {string | object[]} input
    * @param {AskOptions} [fields]
@@ -380,23 +382,20 @@ export class Answer {
   edit(input, fields) {
     const chat = this.#conversation();
     if (!this.response)
-      throw new Refused("it has not begun; cancel it and ask again.");
+      throw new Refused("it has not begun.");
     this.cancel();
-    if (!this.previous) chat.id = null;
-    return chat.ask(input, {
-      ...(this.previous && { previous_response_id: this.previous }),
-      ...fields,
-    });
+    const { previous: previous_response_id } = this;
+    return chat.ask(input, { previous_response_id, from_start: !previous_response_id, ...fields });
   }
 
   /** Ask the same again, in the place of this answer. @param {AskOptions} [fields] @returns {Answer} */
   regenerate(fields) {
-    if (!this._fields.input) throw new Refused("its question is not known here; use edit().");
+    if (!this._fields.input) throw new Refused("no question; use edit().");
     return this.edit(this._fields.input, fields);
   }
 
   #conversation() {
-    if (!this._chat) throw new Refused("it belongs to no conversation.");
+    if (!this._chat) throw new Refused("it has no conversation.");
     return this._chat;
   }
 
@@ -414,6 +413,8 @@ export class Answer {
     const { type, response, sequence_number: number, output_index: index } = event;
     const final = /^response\.(completed|incomplete|failed)$/.test(type);
     const whole = final || response?.ragsocket.snapshot;
+    // A server that died kept nothing; what there is of it is what came here.
+    const kept = whole && response.ragsocket.reason !== LOST;
     if (this._over || (number <= this._last && !final)) return true;
     if (number > this._last + 1 && !whole) return false;
     this._last = number;
@@ -423,7 +424,7 @@ export class Answer {
       this.id = response.id;
       if (response.conversation) this._chat ??= this._client.conversation(response.conversation.id);
     }
-    if (whole) {
+    if (kept) {
       this.#texts = [];
       this.citations = [];
       for (const [at, item] of response.output.entries()) this.#item(at, item);
@@ -461,9 +462,11 @@ export class Answer {
 
   /** Take a mark; the wire counts code points. @param {number} index @param {FileCitation} mark */
   #cite(index, mark) {
-    const read = [...(this.#texts[index] ?? "")].slice(0, mark.index).join("");
-    const before = this.#texts.slice(0, index).join("");
-    this.citations.push({ ...mark, index: before.length + read.length });
+    let end = mark.index;
+    // Only pairs are looked at: to spread a long answer for each of its marks takes seconds.
+    this.#texts[index]?.replace(/[^\0-\uffff]/gu, (pair, at) => (at < end && end++, pair));
+    end += this.#texts.slice(0, index).join("").length;
+    this.citations.push({ ...mark, index: end });
   }
 }
 

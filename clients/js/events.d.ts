@@ -47,6 +47,12 @@ export interface CancelDone {
   response_ids: string[];
 }
 
+/** What this server adds to a citation. */
+export interface CitationFacts {
+  passage: number;
+  matched: boolean;
+}
+
 /** Which files may be found: those one of whose attributes compares like this. */
 export interface ComparisonFilter {
   type: "eq" | "ne" | "gt" | "gte" | "lt" | "lte" | "in" | "nin";
@@ -113,9 +119,12 @@ export interface Facts {
   reason: "completed" | "cancelled" | "steered" | "client_lost" | "shutdown" | "worker_lost" | "max_output_tokens" | "content_filter" | "failed" | null;
   code: string | null;
   reference: string | null;
+  retry_after_s?: number | null;
   resumable: boolean;
   index_revision: number | null;
   retrieval_ms: number | null;
+  query?: "turns" | "last" | "model" | null;
+  reranked?: boolean | null;
   ttft_ms: number | null;
   total_ms: number | null;
   usage_estimated: boolean | null;
@@ -131,12 +140,13 @@ export interface Feedback {
   text: string | null;
 }
 
-/** A mark in the text that names a retrieved file. */
+/** A mark in the text that names a retrieved file, or a sentence that was found in one. */
 export interface FileCitation {
   type: "file_citation";
   file_id: string;
   filename: string;
   index: number;
+  ragsocket?: CitationFacts | null;
 }
 
 /** One search of the documents; `results` are there when the creator asked for them. */
@@ -444,6 +454,7 @@ export interface ResponseCompleted {
   stream_id?: string | null;
   sequence_number: number;
   response: Response;
+  event_id?: string | null;
 }
 
 /** The response exists; `event_id` is the one of the ask. */
@@ -467,6 +478,7 @@ export interface ResponseFailed {
   stream_id?: string | null;
   sequence_number: number;
   response: Response;
+  event_id?: string | null;
 }
 
 /** The response is being worked on. */
@@ -483,6 +495,7 @@ export interface ResponseIncomplete {
   stream_id?: string | null;
   sequence_number: number;
   response: Response;
+  event_id?: string | null;
 }
 
 /** The response waits for its lane or its conversation. */
@@ -612,6 +625,10 @@ export interface RetrievalOptionsInput {
   response_mode?: "compact" | "refine" | "tree_summarize" | "no_text";
   /** Which files may be found, beside what the tool's `filters` say; see Filters. */
   filters?: ComparisonFilterInput | CompoundFilterInput | null;
+  /** What is searched for: the last three user turns, the `last` one alone, or for a follow-up what the `model` makes of the conversation. None is the operator's choice. */
+  query?: "turns" | "last" | "model" | null;
+  /** `false`: the search's own order; `true`: the reranker's, refused where there is none. None is the reranker's if there is one. */
+  rerank?: boolean | null;
 }
 
 /** What chat completions can tell a model and the Responses API cannot (an extra). */
@@ -663,6 +680,8 @@ export interface AskFields {
   instructions?: string | null;
   /** The response to go on from. */
   previous_response_id?: string | null;
+  /** `true`: answered as the first question of its conversation, whose head moves here; nothing before it is told to the model (an extra). */
+  from_start?: boolean | null;
   /** `false`: nothing of it is written to disk. It can be gone on from on its own connection, by answers that are not stored either; it belongs to no conversation. */
   store?: boolean | null;
   /** `true`: the answer goes on without a follower for as long as it takes. Over HTTP without `stream` it is returned as soon as it exists. */

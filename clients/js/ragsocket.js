@@ -15,8 +15,8 @@ import {
   COMES_BACK,
   ConnectionLost,
   Conversation,
-  INTERRUPTED,
   Interrupted,
+  LOST,
   refusal,
   ServerFailed,
 } from "./answer.js";
@@ -121,7 +121,7 @@ export class Client extends EventTarget {
       ...options,
     };
     if (!this.#options.WebSocket)
-      throw new TypeError("no WebSocket here; pass { WebSocket }");
+      throw new TypeError("pass { WebSocket }");
     globalThis.addEventListener?.("online", this.#hurry);
     this.#run();
   }
@@ -401,7 +401,10 @@ export class Client extends EventTarget {
       if (answer._stopped) this._cancel(answer);
     } else if (answer._stopped) this.#finish(answer, null);
     else if (code === "response_not_found" && answer.response) {
-      this.#finish(answer, new Interrupted(INTERRUPTED[code] ?? code, { ...detail, reason: code }));
+      this.#finish(
+        answer,
+        new Interrupted("the server no longer knows the answer.", { ...detail, reason: LOST }),
+      );
     } else this.#finish(answer, refusal(status ?? 400, detail));
   }
 

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -35,6 +35,7 @@ from ragsocket.transports import (
     chat_completions,
     conversations,
     files,
+    page,
     questions,
     responses,
     vector_stores,
@@ -87,7 +88,13 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         answering = engine or LateEngine(settings, llm=llm, embed_model=embed_model)
         async with (
-            History.open(settings.history_url, lease=secrets.token_hex(8)) as history,
+            History.open(
+                settings.history_url,
+                lease=secrets.token_hex(8),
+                timeout_s=settings.commit_timeout_s,
+                pool_size=settings.database_pool_size,
+                patience_s=settings.database_wait_s,
+            ) as history,
             _background() as tasks,
             Runner.open(
                 answering,
@@ -133,6 +140,7 @@ def create_app(
 
     doors = APIRouter(dependencies=[Depends(let_in)], responses=ERRORS)
     doors.include_router(_operations())
+    doors.include_router(page.router())
     doors.include_router(questions.router(OWNER))
     doors.include_router(chat_completions.router(OWNER))
     doors.include_router(responses.router(OWNER))
@@ -202,7 +210,7 @@ def _operations() -> APIRouter:
     async def readyz(request: Request) -> Response:
         """Tell whether questions can be answered; 503 and what is missing if not."""
         runner: Runner = request.app.state.runner
-        missing = dict(runner.engine.readiness())
+        missing = {**runner.engine.readiness(), **await runner.history.readiness()}
         if runner.draining:
             missing["server"] = "shutting down"
         status = "not ready" if missing else "ready"
@@ -225,10 +233,6 @@ def _operations() -> APIRouter:
     @doors.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="/openapi.json", title="ragsocket")
-
-    @doors.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
 
     return doors
 

@@ -49,14 +49,23 @@ class EngineError(RagsocketError):
         code: machine-readable, for example `upstream_rate_limited`.
         message: a fixed sentence that may be shown to a client.
         retryable: True when asking again later may work.
+        retry_after_s: how long to wait before that, if somebody said so.
     The exception chained as `__cause__` is for the log alone.
     """
 
-    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retryable = retryable
+        self.retry_after_s = retry_after_s
 
 
 class PullError(RagsocketError):

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data: Path | None = Field(None, description="Folder of documents to answer from.")
+    watch: bool = Field(
+        False, description="Read the folder again whenever something in it changes."
+    )
     state_dir: Path = Field(
         Path(".ragsocket"), description="Where the index and the conversations are kept."
     )
@@ -107,6 +110,25 @@ class Settings(BaseSettings):
     search: Literal["auto", "never"] = Field(
         "auto", description="`never` answers from the conversation alone."
     )
+    query: Literal["turns", "last", "model"] = Field(
+        "turns",
+        description="What is searched for: the last three user turns, the `last` one alone, or "
+        "for a follow-up what the `model` makes of the conversation (a call of it, first).",
+    )
+    query_timeout_s: float = Field(
+        5, gt=0, description="For the model to write a search query; then the last turns serve."
+    )
+    rerank_url: str | None = Field(
+        None,
+        description="Base URL of a server that orders passages, `POST {url}/rerank` as Jina, "
+        "llama.cpp and vLLM have it, for example http://127.0.0.1:8081/v1.",
+    )
+    rerank_model: str | None = Field(None, description="Model to ask of that server.")
+    rerank_api_key: SecretStr | None = Field(None, description="Key for that server.")
+    rerank_top_n: int = Field(20, ge=1, le=200, description="Passages that the reranker is shown.")
+    rerank_timeout_s: float = Field(
+        2, gt=0, description="For the reranker to answer; then the search's own order stands."
+    )
     gate_min_score: float = Field(
         0.18,
         ge=0,
@@ -128,13 +150,36 @@ class Settings(BaseSettings):
     chunk_tokens: int = Field(256, ge=32, le=2048, description="Size of a passage.")
     chunk_overlap_tokens: int = Field(32, ge=0, le=512, description="Overlap of two passages.")
 
+    read_within_s: float = Field(
+        8,
+        gt=0,
+        le=600,
+        description="How long a document may take to its first page, slide or sheet; each of those "
+        "adds 0.2 s. One that takes longer is refused by name.",
+    )
+    read_memory_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=128 * 1024 * 1024,
+        description="Memory that reading one document may take.",
+    )
+    read_file_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="Largest document that is read."
+    )
+
     connect_timeout_s: float = Field(10, gt=0, description="To reach the model's server.")
     first_token_timeout_s: float = Field(120, gt=0, description="To the model's first token.")
     token_timeout_s: float = Field(60, gt=0, description="Between two tokens of the model.")
 
     database_url: str | None = Field(
         None,
-        description="SQLAlchemy URL for conversations; none means SQLite in the state directory.",
+        description="Where conversations are kept: `sqlite:///FILE`, or `postgresql://…` (extra "
+        "`postgres`); none means SQLite in the state directory. See `docs/deploy.md`.",
+    )
+    database_pool_size: int = Field(
+        5, ge=1, description="Connections to Postgres, beside two that tell that this server lives."
+    )
+    database_wait_s: float = Field(
+        30, ge=0, description="How long a start waits for a Postgres that cannot be reached."
     )
     detach_grace_s: float = Field(
         30,
@@ -146,7 +191,11 @@ class Settings(BaseSettings):
         ge=0,
         description="How long running answers may go on after SIGTERM before they are cut.",
     )
-    commit_timeout_s: float = Field(10, gt=0, description="To store an answer at its end.")
+    commit_timeout_s: float = Field(
+        10,
+        gt=0,
+        description="To store an answer at its end, and for all else that the database is asked.",
+    )
     max_frame_bytes: int = Field(
         1024 * 1024, ge=1024, description="Largest client frame and request body."
     )
@@ -248,6 +297,8 @@ class Settings(BaseSettings):
                 f"the embedding model {self.embed_model!r} needs a server: set "
                 "RAGSOCKET_EMBED_URL, or leave RAGSOCKET_EMBED_MODEL out for the built-in model."
             )
+        if self.rerank_model and not self.rerank_url:
+            raise ConfigError("a reranker's model needs its server: set RAGSOCKET_RERANK_URL.")
         if self.chunk_overlap_tokens >= self.chunk_tokens:
             raise ConfigError("chunk_overlap_tokens must be smaller than chunk_tokens.")
 
@@ -258,10 +309,10 @@ class Settings(BaseSettings):
 
     @property
     def history_url(self) -> str:
-        """SQLAlchemy URL of the conversations' database."""
+        """URL of the conversations' database."""
         if self.database_url:
             return self.database_url
-        return f"sqlite+aiosqlite:///{self.state_dir / 'history.sqlite3'}"
+        return f"sqlite:///{self.state_dir / 'history.sqlite3'}"
 
     @property
     def index_path(self) -> Path:

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.abc import SocketStream
 from commands import run, run_async, serving
 
+from postgres import Postgres
 from ragsocket.cli import checks
 from ragsocket.cli.doctor import examine
 from upstream import Upstream
@@ -176,3 +178,30 @@ def test_the_oldest_versions_are_those_of_the_package() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     for name, oldest in checks.OLDEST_PACKAGES.items():
         assert f'"{name}>={oldest}"' in project
+
+
+async def test_the_history_on_postgres(cwd: Path, postgres: Postgres) -> None:
+    """Its tables' revision is told, with what the next start does, and nothing is done."""
+    url = postgres.fresh()
+    secret = url.replace("postgres@", "postgres:secret@")
+
+    async def history() -> str:
+        done = await run_async("doctor", "--port", "0", cwd=cwd, RAGSOCKET_DATABASE_URL=secret)
+        assert "secret" not in done.stdout
+        return lines_of(done.stdout)["history"]
+
+    assert "is empty" in await history()
+    first = Path(__file__).parents[1] / "data" / "history" / "first-release.postgres.sql"
+    await anyio.to_thread.run_sync(postgres.sql, first.read_text(), url)
+    before = await history()
+    assert before.startswith("✓ 4 answers in postgresql")
+    assert "revision 0001; the next start brings them to 0002" in before
+    assert await history() == before
+    mark = "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES "
+    await anyio.to_thread.run_sync(postgres.sql, f"{mark} ('0815')", url)
+    assert_wrong({"history": await history()}, "history", "0815", "newer", "backup")
+    await anyio.to_thread.run_sync(postgres.stop)
+    try:
+        assert_wrong({"history": await history()}, "history", "Start that Postgres")
+    finally:
+        await anyio.to_thread.run_sync(postgres.start)

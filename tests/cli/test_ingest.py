@@ -20,8 +20,8 @@ def test_the_report_says_what_changed_and_what_failed(cwd: Path) -> None:
     assert "0 added, 0 changed, 1 unchanged, 0 removed, 0 failed" in same.stdout
     assert "revision 1, 1 passages" in same.stdout
     (documents / "ferry.md").write_text("The ferry leaves at 8:15 now.\n")
-    (documents / "broken.pdf").write_bytes(b"no pdf at all")
-    (documents / "evil\x1b[2J.txt").write_bytes(b"\xff\xfe")
+    (documents / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
+    (documents / "evil\x1b[2J.txt").write_bytes(b"\xfa\xfe")
     (documents / "shed.txt").write_text("Lost luggage is kept in shed 4.\n")
     (documents / "notes.xyz").write_text("of another kind")
     more = run("ingest", "documents", cwd=cwd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,22 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from browser import chromium
+
 JAVASCRIPT = Path(__file__).parents[2] / "clients" / "js"
 ENDS_WITHIN_S = 60.0
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
-
-
-def chromium() -> str:
-    """Return the path of a Chromium; where there is none, the test is skipped, but not in CI."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), os.environ.get("CHROMIUM"))
-    if found is None and "CI" not in os.environ:
-        pytest.skip("there is no Chromium here; set CHROMIUM to the path of one")
-    assert found is not None, "apt-get install chromium"
-    return found
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from javascript import playing
-from test_javascript import FERRY, TOKENS, lost_twenty_times, url
+from test_javascript import FERRY, LONG, TOKENS, lost_twenty_times, url
 
 from harness import Served
 from upstream import Script, Upstream
@@ -13,7 +13,7 @@ CHROMIUM = "chromium.mjs"
 
 async def test_twenty_lost_connections_lose_nothing(served: Served, upstream: Upstream) -> None:
     """A browser notices none of the dead networks by itself; the client does."""
-    upstream.default = Script(tokens=TOKENS, rate=400)
+    upstream.default = LONG
     await lost_twenty_times(served, upstream, 7, script=CHROMIUM)
 
 

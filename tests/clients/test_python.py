@@ -34,7 +34,7 @@ from ragsocket_client import (
 from upstream import Request, Script, Upstream, calls, words
 
 FERRY = "When does the ferry to Holm leave?"
-LONG = Script(tokens=words(500), rate=400)
+LONG = Script(tokens=words(500), rate=400, one_by_one=True)
 
 
 async def read_to(answer: Answer, end: str, request: Request) -> str:
@@ -175,12 +175,13 @@ async def test_what_was_not_handed_out_is_not_kept(served: Served, upstream: Ups
 
 async def test_errors_say_what_to_do(served: Served, upstream: Upstream) -> None:
     """Each kind has its class, with the code, the field and the text so far."""
-    upstream.queue(Script(status=429), Script(tokens=("a ", "b"), error_at=1))
+    upstream.queue(Script(status=429, retry_after=7), Script(tokens=("a ", "b"), error_at=1))
     async with connect(f"ws://{served.address}") as client:
         chat = client.conversation()
         with pytest.raises(RateLimited) as limited:
             await chat.ask(FERRY)
         assert limited.value.retryable
+        assert limited.value.retry_after == 7
         with pytest.raises(UpstreamFailed) as failed:
             await chat.ask(FERRY)
         assert (failed.value.code, failed.value.text) == ("upstream_failed", "a ")
@@ -234,6 +235,9 @@ async def test_steer_edit_and_regenerate(served: Served, upstream: Upstream) -> 
         assert await last.regenerate() == "Fine."
         said = [message["content"] for message in upstream.requests[4].messages]
         assert sum("Shorter." in text for text in said) == 1
+        await answer.edit("When does the bus leave?")
+        (only,) = (m for m in upstream.requests[5].messages if m["role"] == "user")
+        assert "bus" in only["content"]
 
 
 async def test_another_client_follows_from_the_start(served: Served, upstream: Upstream) -> None:
@@ -275,25 +279,30 @@ async def test_an_http_answer_that_breaks_off(said: bytes) -> None:
 async def read_through(proxy: FaultProxy) -> str:
     """Read an answer with no error handling at all."""
     told = ""
-    async with connect(f"ws://{proxy.address}", heartbeat_s=0.15) as client:
+    async with connect(f"ws://{proxy.address}", heartbeat_s=0.3) as client:
         async for text in client.conversation().ask(FERRY).texts():
             told += text
     return told
 
 
 async def cut(state: Path, upstream: Upstream, *, runs: int, seed: int) -> None:
-    """Read answers through 20 random faults each, and compare byte by byte."""
+    """Read answers through 20 random faults each, some at a time, and compare byte by byte."""
     upstream.default = LONG
-    async with serving(state, upstream=upstream) as served:
-        for run in range(runs):
-            asked = len(upstream.requests)
-            async with FaultProxy(
-                served.address, cuts=20, after=range(300, 5_001), seed=seed + run
-            ) as proxy:
-                told = await asyncio.wait_for(read_through(proxy), 110)
-                assert told == "".join(words(500)), f"run {run}, faults {proxy.done}"
-                assert len(proxy.done) == 20
-            assert len(upstream.requests) == asked + 1, "a question was asked twice"
+    at_a_time = asyncio.Semaphore(8)
+
+    async def run(served: Served, number: int) -> None:
+        async with (
+            at_a_time,
+            FaultProxy(served.address, cuts=20, after=range(300, 4_001), seed=number) as proxy,
+        ):
+            told = await asyncio.wait_for(read_through(proxy), 110)
+            assert told == "".join(words(500)), f"seed {number}, faults {proxy.done}"
+            assert len(proxy.done) == 20
+
+    async with serving(state, upstream=upstream) as served, asyncio.TaskGroup() as tasks:
+        for number in range(seed, seed + runs):
+            tasks.create_task(run(served, number))
+    assert len(upstream.requests) == runs, "a question was asked twice"
 
 
 async def test_a_bare_loop_reads_through_twenty_faults(state: Path, upstream: Upstream) -> None:

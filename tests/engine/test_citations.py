@@ -71,7 +71,7 @@ def test_a_citation_comes_with_the_delta_that_closes_its_mark() -> None:
     marks = CitationMarks(SOURCES)
     assert marks.feed("open [") == []
     assert marks.feed("2") == []
-    assert marks.feed("], closed") == [Citation(SOURCES[1], 8)]
+    assert marks.feed("], closed") == [Citation(SOURCES[1], 8, 2)]
 
 
 def test_without_sources_nothing_is_cited() -> None:

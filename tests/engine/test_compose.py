@@ -172,7 +172,7 @@ async def test_an_answer_searches_streams_and_cites(
     assert last == Usage(last.input_tokens, 5, estimated=False)
     assert text_of(seen) == "At 7:40 [1]."
     cited = next(n for n, event in enumerate(seen) if isinstance(event, Citation))
-    assert seen[cited] == Citation(sources.sources[0], 11)
+    assert seen[cited] == Citation(sources.sources[0], 11, 1)
     assert seen[cited - 1] == TextDelta("]")
     body = upstream.requests[0].messages
     assert [message["role"] for message in body] == ["system", "user"]

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+from material import CHUNKS, write_files
 
 from ragsocket.engine.base import Attributes, Combination, Comparison, Filter
+from ragsocket.engine.catalog import Catalog
 from ragsocket.engine.filters import passes
+from ragsocket.engine.index import Index
+from ragsocket.engine.ingestion.pipeline import ingest
+from ragsocket.engine.metadata_filters import from_metadata_filters, to_metadata_filters
+from words import WordEmbedding
 
 FILE: Attributes = {"year": 1911, "kind": "note", "draft": False, "price": 2.5, "one": 1}
 
@@ -63,6 +76,19 @@ _filters: st.SearchStrategy[Filter] = st.recursive(
     ),
     max_leaves=6,
 )
+_lists = st.builds(
+    Comparison,
+    key=st.sampled_from("ab"),
+    type=st.sampled_from(("in", "nin")),
+    value=st.lists(_values, max_size=3),
+)
+_any_filters: st.SearchStrategy[Filter] = st.recursive(
+    _comparisons | _lists,
+    lambda inner: st.builds(
+        Combination, type=st.sampled_from(("and", "or")), filters=st.lists(inner, min_size=1)
+    ),
+    max_leaves=6,
+)
 _opposite: dict[str, Any] = {"eq": "ne", "ne": "eq", "and": "or", "or": "and"}
 
 
@@ -85,3 +111,100 @@ def test_a_filter_and_its_opposite_part_the_files(filter: Filter, file: dict[str
         assert passes(filter, file) is not passes(_negated(filter), file)
     assert passes(Combination("and", [filter, filter]), file) is passes(filter, file)
     assert passes(Combination("or", [filter]), file) is passes(filter, file)
+
+
+def _plainly(filter: Filter, file: dict[str, Any]) -> bool:
+    """What a filter means, said once more in plain Python."""
+    if isinstance(filter, Combination):
+        held = [_plainly(one, file) for one in filter.filters]
+        return {"and": all(held), "or": any(held)}[filter.type]
+    has = file.get(filter.key)
+
+    def kind(value: Any) -> str:
+        return {bool: "truth", int: "number", float: "number", str: "text"}[type(value)]
+
+    def equal(value: Any) -> bool:
+        return has is not None and kind(has) == kind(value) and bool(has == value)
+
+    wanted: Any = filter.value
+    if filter.type in ("in", "nin"):
+        return any(map(equal, wanted)) is (filter.type == "in")
+    if filter.type in ("eq", "ne"):
+        return equal(wanted) is (filter.type == "eq")
+    if has is None or kind(has) != kind(wanted) or kind(has) == "truth":
+        return False
+    return bool(
+        {
+            "gt": has > wanted,
+            "gte": has >= wanted,
+            "lt": has < wanted,
+            "lte": has <= wanted,
+        }[filter.type]
+    )
+
+
+@given(_any_filters)
+def test_a_filter_survives_llama_indexs_words(filter: Filter) -> None:
+    """A store is asked for exactly what was meant, truths and mixed lists included."""
+    again = from_metadata_filters(to_metadata_filters(filter))
+    files: list[dict[str, Any]] = [{}, {"a": True, "b": 1}, {"a": "", "b": 0.5}, {"a": 1, "b": "x"}]
+    for file in files:
+        assert passes(again, file) is passes(filter, file)
+
+
+@pytest.mark.parametrize(
+    ("filters", "named"),
+    [
+        (MetadataFilters(filters=[], condition=FilterCondition.NOT), "not"),
+        (
+            MetadataFilters(
+                filters=[MetadataFilter(key="a", value="b", operator=FilterOperator.TEXT_MATCH)]
+            ),
+            "text_match",
+        ),
+        (
+            MetadataFilters(
+                filters=[MetadataFilter(key="a", value=None, operator=FilterOperator.IS_EMPTY)]
+            ),
+            "is_empty",
+        ),
+    ],
+)
+def test_what_a_store_cannot_filter_by_is_named(filters: MetadataFilters, named: str) -> None:
+    """LlamaIndex has more than this store; it says which, and filters by nothing else instead."""
+    with pytest.raises(NotImplementedError, match=named):
+        from_metadata_filters(filters)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, Catalog]]:
+    """An index of many files in which every passage fits the question, and their catalog."""
+    folder = tmp_path_factory.mktemp("filtered")
+    root = write_files(folder / "documents", {f"{n}.md": f"Dogs of hut {n}." for n in range(24)})
+    path = folder / "passages.sqlite3"
+    ingest(root, path, embed=WordEmbedding(), **CHUNKS)
+    catalog = Catalog(folder / "catalog.sqlite3")
+    index = Index(path, WordEmbedding(), catalog)
+    yield index, catalog
+    index.close()
+    catalog.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(_any_filters, st.lists(st.dictionaries(st.sampled_from("ab"), _values), max_size=24))
+async def test_a_search_finds_exactly_what_passes(
+    searched: tuple[Index, Catalog], filter: Filter, files: list[dict[str, Any]]
+) -> None:
+    """Through index, store and catalog, by words and vectors, against plain Python."""
+    index, catalog = searched
+    await index.open()
+    ids = {file.path: file.id for file in index.files("local", "vs_default")}
+    attributes = {f"{n}.md": files[n] if n < len(files) else {} for n in range(24)}
+    for name, has in attributes.items():
+        catalog.set_attributes(("local", "vs_default"), ids[name], has)
+    found = await index.search("dogs of the hut", owner="local", top_k=24, filters=filter)
+    assert {source.file_name for source in found.sources} == {
+        name for name, has in attributes.items() if _plainly(filter, has)
+    }
+    for source in found.sources:
+        assert source.attributes == attributes[source.file_name]

@@ -18,7 +18,7 @@ from ragsocket.engine.gate import (
 )
 from ragsocket.engine.index import Index
 from ragsocket.engine.ingestion.pipeline import ingest
-from ragsocket.engine.prompt import search_query
+from ragsocket.engine.query import search_query
 
 FILES: dict[str, str | bytes] = {
     "huts.md": "Mirefoot has forty beds. Highspur has twelve beds and a view of the glacier.",

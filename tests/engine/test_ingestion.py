@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
+import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,6 @@ import anyio
 import psutil
 import pytest
 from anyio import from_thread, to_thread
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from material import (
     CHUNKS,
     EmbeddingsServer,
@@ -30,11 +29,10 @@ from material import (
 from pypdf import PdfReader, PdfWriter
 
 from ragsocket.engine.index import Index
-from ragsocket.engine.ingestion import EmbedSettings, Progress, Report, run_ingestion
+from ragsocket.engine.ingestion import EmbedSettings, Progress, Report, run_ingestion, staging
 from ragsocket.engine.ingestion.pipeline import ingest, only_ingestion
-from ragsocket.engine.ingestion.reading import html_text, list_folder
-from ragsocket.engine.ingestion.splitting import Splitter
 from ragsocket.engine.passages import Passages
+from ragsocket.engine.reading.folder import list_folder
 from ragsocket.errors import ConfigError, EngineError
 from ragsocket.settings import Settings
 from words import WordEmbedding
@@ -79,7 +77,7 @@ def stored(index_path: Path) -> dict[str, tuple[str, str | None]]:
     """Return text and place of every passage by id."""
     with closing(Passages(index_path)) as db:
         store = db.open_store("local", "vs_default")
-        rows = [row for row, *_ in db.living(store)]
+        rows = [row for row, _ in db.living(store)]
         return {p.id: (p.text, p.place) for p in db.find("local", "vs_default", rows)}
 
 
@@ -201,65 +199,76 @@ def test_places_are_pages_and_lines(root: Path, index_path: Path) -> None:
             assert place == f"lines {2 * numbers[0] - 1}-{2 * numbers[-1] - 1}"
 
 
-def test_html_keeps_what_people_read() -> None:
-    """Scripts, styles, navigation and page furniture are dropped; title and text stay."""
-    page = b"""<!doctype html><html><head><title>Hut
-      rules</title><style>p {color: red}</style></head><body>
-      <header>Home | Contact</header><nav><a>Menu</a></nav>
-      <main><header><h1>Dogs</h1></header><p>Two <b>dogs</b> may
-      stay.<p>At <i>Mirefoot</i><br>only.<table><tr><td>Dog<td>7 euros</table>
-      <script>track()</script><aside>Advert</aside><!-- hidden --><pre>a
-  b</pre></main><footer>Imprint</footer></body></html>"""
-    text = html_text(page)
-    for junk in ("color", "Home", "Menu", "track", "Advert", "hidden", "Imprint", "<", "html"):
-        assert junk not in text
-    assert text.startswith("Hut rules\n\nDogs\n\nTwo dogs may stay.\n\nAt Mirefoot\nonly.")
-    assert "Dog 7 euros" in text
-    assert "a\nb" in text
+def test_a_second_run_reads_nothing(
+    root: Path, index_path: Path, server: EmbeddingsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken files among them; one that was touched is looked at, and a broken one tried again."""
+    # As if all had been written long ago.
+    monkeypatch.setattr(staging, "SETTLED_NS", -(10**18))
+    write_files(root, {"broken.pdf": b"%PDF-1.4\nnothing of the kind"})
+    assert run(root, index_path, embed(server)).read == 4
+    server.texts.clear()
+    for moved in (False, True):
+        folder = root.rename(root.with_name("moved")) if moved else root
+        report = run(folder, index_path, embed(server))
+        assert (report.read, report.failed[0][0], report.revision) == (0, "broken.pdf", 2)
+    os.utime(folder / "huts.md", (1, 1))
+    assert run(folder, index_path, embed(server)).read == 0
+    os.utime(folder / "broken.pdf", (1, 1))
+    report = run(folder, index_path, embed(server))
+    assert (report.read, report.unchanged, report.revision) == (1, 3, 2)
+    assert server.texts == []
 
 
-@settings(deadline=None, max_examples=150)
-@given(
-    st.lists(
-        st.one_of(
-            st.text(max_size=300),
-            st.sampled_from(["Word. ", "\n\n", "- item\n", "\u6f22\u5b57\u3002", "a" * 700, ", "]),
-        ),
-        max_size=30,
-    ).map("".join),
-    st.sampled_from([32, 64]),
-)
-def test_splitting_loses_and_invents_nothing(text: str, chunk_tokens: int) -> None:
-    """Without overlap the passages together are the text, but for white space; none is too long."""
-    pieces = list(Splitter(chunk_tokens, 0).split(text))
-    assert "".join("".join(p.text for p in pieces).split()) == "".join(text.split())
-    last_line = text.count("\n") + 1
-    for piece in pieces:
-        assert len(piece.text.encode()) <= chunk_tokens * 4
-        assert 1 <= piece.first_line <= piece.last_line <= last_line
+def test_what_was_read_before_a_death_is_not_read_again(root: Path, index_path: Path) -> None:
+    """Killed in the middle of a folder: nothing is published, and the next run goes on there."""
+    write_files(root, {f"many/{i:02}.md": f"Hut number {i} has a stove." for i in range(30)})
+    run_to_death(root, index_path, "progress.file == 'many/25.md'")
+    with closing(Passages(index_path)) as db:
+        store = db.open_store("local", "vs_default")
+        assert store.revision == 0
+        assert db.files("local", "vs_default") == []
+        staged = db.staged(store)
+    assert 20 <= len(staged) < 30
+    # What changes or goes meanwhile is not taken from what was read.
+    write_files(root, {"many/00.md": "Hut number 0 has two stoves."})
+    (root / "many/01.md").unlink()
+    report = run(root, index_path)
+    assert counts(report) == (32, 0, 0, 0, 1)
+    assert report.read == 32 - (len(staged) - 2)
+    texts = {text for text, _ in stored(index_path).values()}
+    assert {"Hut number 0 has two stoves.", "Hut number 29 has a stove."} <= texts
+    assert not texts & {"Hut number 0 has a stove.", "Hut number 1 has a stove."}
 
 
-@settings(deadline=None, max_examples=100)
-@given(
-    st.lists(st.sampled_from([" ", ". ", "\n", "\n\n", ", ", "\u3002", "\n- "]), max_size=400),
-    st.sampled_from([(32, 8), (32, 31), (64, 16)]),
-)
-def test_overlapping_passages_hold_every_word(gaps: list[str], sizes: tuple[int, int]) -> None:
-    """With overlap every word is in some passage, and each passage knows its first line."""
-    text = "".join(f"w{i}x{gap}" for i, gap in enumerate(gaps))
-    pieces = list(Splitter(*sizes).split(text))
-    words = {word for piece in pieces for word in re.findall(r"w\d+x", piece.text)}
-    assert words == {f"w{i}x" for i in range(len(gaps))}
-    for piece in pieces:
-        assert piece.first_line == text.count("\n", 0, text.index(piece.text)) + 1
+def run_to_death(root: Path, index_path: Path, when: str) -> None:
+    """Ingest in another process that kills itself as soon as `progress` is so."""
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from ragsocket.engine.ingestion.pipeline import ingest\n"
+        "def die(progress):\n"
+        f"    if {when}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ingest(Path(sys.argv[1]), Path(sys.argv[2]), embed=None, chunk_tokens=64,\n"
+        "    chunk_overlap_tokens=8, progress=die)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, root, index_path], check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
-def test_splitting_a_giant_line_does_not_crawl() -> None:
-    """Two megabytes without a space or a line end are split in seconds."""
-    started = time.perf_counter()
-    pieces = [piece.text for piece in Splitter(256, 32).split("x" * 2_000_000)]
-    assert "".join(pieces) == "x" * 2_000_000
-    assert time.perf_counter() - started < 5
+def test_others_write_while_a_revision_is_made(root: Path, index_path: Path) -> None:
+    """Words are indexed before the transaction that publishes, so that uploads need not wait."""
+    written = []
+
+    def write(progress: Progress) -> None:
+        if progress.stage == "indexing" and not progress.revision:
+            with closing(sqlite3.connect(index_path, timeout=0)) as other:
+                other.execute("UPDATE vector_stores SET name = 'written meanwhile'")
+                other.commit()
+                written.append(True)
+
+    assert run(root, index_path, progress=write).revision == 1
+    assert written == [True]
 
 
 def test_another_embedding_model_embeds_all_again(
@@ -314,6 +323,18 @@ def test_a_missing_folder_and_a_bad_store_id_are_refused(root: Path, index_path:
     with pytest.raises(ConfigError, match="\\.\\./vs"):
         run(root, index_path, vector_store_id="../vs")
     assert not index_path.exists()
+
+
+def test_a_second_ingestion_waits_for_the_first(root: Path, index_path: Path) -> None:
+    """However long that takes, and nobody's patience ends."""
+    told: list[Progress] = []
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with only_ingestion(index_path, "vs_default", told.append, 0):
+            second = pool.submit(run, root, index_path, progress=lambda _: waiting.set())
+            assert waiting.wait(60)
+            assert not second.done()
+        assert second.result().added == 3
 
 
 def test_a_second_ingestion_is_refused_by_name(root: Path, index_path: Path) -> None:
@@ -397,17 +418,7 @@ def test_kill_9_while_publishing_leaves_the_old_revision(root: Path, index_path:
     """A death in the middle of publishing leaves what was there, and a new run works."""
     run(root, index_path)
     write_files(root, {"prices.md": "A tent costs twenty euros a day.\n"})
-    code = (
-        "import os, signal, sys\nfrom pathlib import Path\n"
-        "from ragsocket.engine.ingestion.pipeline import ingest\n"
-        "def die(progress):\n"
-        "    if progress.stage == 'indexing':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "ingest(Path(sys.argv[1]), Path(sys.argv[2]), embed=None, chunk_tokens=64,\n"
-        "    chunk_overlap_tokens=8, progress=die)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, root, index_path], check=False)
-    assert done.returncode == -signal.SIGKILL
+    run_to_death(root, index_path, "progress.stage == 'indexing'")
     assert "A tent costs sixteen euros a day." in dict(stored(index_path).values())
     assert counts(run(root, index_path)) == (0, 1, 2, 0, 2)
     assert "A tent costs twenty euros a day." in dict(stored(index_path).values())

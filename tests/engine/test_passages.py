@@ -34,11 +34,10 @@ def db(tmp_path: Path) -> Iterator[Passages]:
 def replace_file(db: Passages, store: Store, text: str) -> tuple[Store, int]:
     """Publish a revision whose one file has one passage; return the store and the row."""
     file = File(make_file_id(store.owner, store.id, "a.md"), "a.md", text, 1)
+    db.stage(store, file, [Passage(make_passage_id(file.id, text, 0), file.id, 0, text)])
     with db.transaction():
         number = db.next_revision()
-        db.bury(store, [file.id], number)
-        db.save_files(store, [file])
-        db.bear(store, [Passage(make_passage_id(file.id, text, 0), file.id, 0, text)], number)
+        db.take_staged(store, number)
         db.publish(store, number, has_vectors=False)
         db.purge(store)
     store = replace(store, revision=number, previous_revision=store.revision)
@@ -107,10 +106,12 @@ def test_owners_and_stores_are_apart(db: Passages) -> None:
 def test_an_unfinished_transaction_leaves_nothing(db: Passages) -> None:
     """An exception before the end undoes the rows and the revision."""
     store, row = replace_file(db, db.open_store("local", "vs_default"), "one")
+    (file,) = db.files("local", "vs_default")
+    db.stage(store, replace(file, status="removed"))
 
     def fail() -> None:
         with db.transaction():
-            db.bury(store, [file.id for file in db.files("local", "vs_default")], 2)
+            db.take_staged(store, 2)
             db.publish(store, 2, has_vectors=False)
             raise ZeroDivisionError
 

@@ -15,7 +15,6 @@ from ragsocket.engine.prompt import (
     build_messages,
     count_messages,
     estimate_tokens,
-    search_query,
     with_evidence,
 )
 from ragsocket.engine.token_stream import Message
@@ -205,12 +204,3 @@ def test_text_beyond_ascii_counts_more() -> None:
     assert estimate_tokens("山" * 20) == 20
     assert 10 < estimate_tokens("д" * 20) < 20
     assert estimate_tokens("\ud800") > 0
-
-
-def test_the_last_three_user_turns_are_searched_for_newest_first() -> None:
-    """A follow-up finds its topic; where something is cut off, it is the oldest."""
-    turns = [user("one"), answer("x"), user("two"), answer("y"), user("three"), user(" four ")]
-    assert search_query(turns) == "four\nthree\ntwo"
-    long = search_query([user("old"), answer("x"), user("new " * 2000)])
-    assert long.startswith("new")
-    assert len(long) <= 2000

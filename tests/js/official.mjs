@@ -5,6 +5,8 @@ import { ResponsesWS } from "openai/resources/responses/ws";
 
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0, timeout: 20_000 });
 const question = "When does the ferry to Holm leave?";
+// The model does not get to the end of this one.
+const long = `${question} Tell me all about it.`;
 const got = {};
 
 const models = await client.models.list();
@@ -30,7 +32,7 @@ for await (const event of await client.responses.create({ input: question, strea
 const helper = client.responses.stream({ input: question });
 got.helper = (await helper.finalResponse()).output_text;
 
-for await (const event of await client.responses.create({ input: question, stream: true })) {
+for await (const event of await client.responses.create({ input: long, stream: true })) {
   if (event.type === "response.created") got.cancelled = (await client.responses.cancel(event.response.id)).status;
   got.last = event.type;
 }
@@ -73,7 +75,7 @@ for (let turn = 0; turn < 3; turn += 1) {
   got.socket.push(response.output.at(-1).content[0].text);
 }
 const stopped = next("response.incomplete");
-socket.send({ type: "response.create", input: question });
+socket.send({ type: "response.create", input: long });
 socket.sendRaw(JSON.stringify({ type: "response.cancel" }));
 got.stopped = (await stopped).response.status;
 socket.send({ type: "response.create", input: question, model: "nobody" });

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
-from pathlib import Path
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -210,6 +210,12 @@ class Keeping:
             page = Part(items[-1].id, limit, descending)
 
 
+@pytest.fixture(scope="module")
+def once(empty: Callable[[str], str]) -> Callable[[str], str]:
+    """Gives one database of each kind."""
+    return cache(empty)
+
+
 STEPS = st.tuples(
     st.sampled_from(("ask", "ask", "ask", "outside", "add", "forget", "remove", "delete")),
     st.sampled_from((0, 1)),
@@ -217,10 +223,11 @@ STEPS = st.tuples(
 )
 
 
-@given(st.lists(STEPS, max_size=14))
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@given(steps=st.lists(STEPS, max_size=14))
+@settings(max_examples=15, deadline=None)
 def test_what_is_kept_is_what_was_said_and_not_forgotten(
-    steps: list[tuple[str, int, int]],
+    kind: str, once: Callable[[str], str], steps: list[tuple[str, int, int]]
 ) -> None:
     """Every prompt and every list is the walk back from where it begins, without what went.
 
@@ -229,51 +236,51 @@ def test_what_is_kept_is_what_was_said_and_not_forgotten(
     """
 
     async def scenario() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            url = f"sqlite+aiosqlite:///{Path(folder) / 'history.sqlite3'}"
-            engine = Echo()
+        # The same for every example: none knows the names of another.
+        url = once(kind)
+        engine = Echo()
 
-            async def opened(stack: AsyncExitStack) -> Runner:
-                history = await stack.enter_async_context(History.open(url, lease="one"))
-                return await stack.enter_async_context(Runner.open(engine, history))
+        async def opened(stack: AsyncExitStack) -> Runner:
+            history = await stack.enter_async_context(History.open(url, lease="one"))
+            return await stack.enter_async_context(Runner.open(engine, history))
 
-            async with AsyncExitStack() as stack:
-                runner = await opened(stack)
-                keeping = Keeping(
-                    runner,
-                    engine,
-                    Conversations(runner.lineage, "local", model=runner.model(None)),
-                    Kept(runner.lineage, "local"),
-                )
-                await keeping.begin(0)
-                await keeping.begin(1)
-                for name, conversation, pick in steps:
-                    if name == "outside":
-                        await keeping.ask(None, pick)
-                    else:
-                        await getattr(keeping, name)(conversation, pick)
-                await keeping.check()
-            async with AsyncExitStack() as stack:
-                keeping.runner = runner = await opened(stack)
-                keeping.conversations = Conversations(
-                    runner.lineage, "local", model=runner.model(None)
-                )
-                keeping.kept = Kept(runner.lineage, "local")
-                await keeping.check()
-                await keeping.ask(0, 99)
-                await keeping.check()
+        async with AsyncExitStack() as stack:
+            runner = await opened(stack)
+            keeping = Keeping(
+                runner,
+                engine,
+                Conversations(runner.lineage, "local", model=runner.model(None)),
+                Kept(runner.lineage, "local"),
+            )
+            await keeping.begin(0)
+            await keeping.begin(1)
+            for name, conversation, pick in steps:
+                if name == "outside":
+                    await keeping.ask(None, pick)
+                else:
+                    await getattr(keeping, name)(conversation, pick)
+            await keeping.check()
+        async with AsyncExitStack() as stack:
+            keeping.runner = runner = await opened(stack)
+            keeping.conversations = Conversations(runner.lineage, "local", model=runner.model(None))
+            keeping.kept = Kept(runner.lineage, "local")
+            await keeping.check()
+            await keeping.ask(0, 99)
+            await keeping.check()
 
     anyio.run(scenario)
 
 
-async def test_what_happens_at_once_is_one_after_the_other(tmp_path: Path) -> None:
+async def test_what_happens_at_once_is_one_after_the_other(database: str) -> None:
     """Asked in, added to and forgotten from by many at once, a conversation loses nothing else.
 
     Every response that was not forgotten is on the walk, once, and in the next prompt.
     """
-    url = f"sqlite+aiosqlite:///{tmp_path / 'history.sqlite3'}"
     engine = Echo()
-    async with History.open(url, lease="one") as history, Runner.open(engine, history) as runner:
+    async with (
+        History.open(database, lease="one") as history,
+        Runner.open(engine, history) as runner,
+    ):
         conversations, kept = (
             Conversations(runner.lineage, "local", model=runner.model(None)),
             Kept(runner.lineage, "local"),

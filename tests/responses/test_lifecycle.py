@@ -36,7 +36,7 @@ STEPS = {
     Trigger.TEXT: lambda life: life.on(engine.TextDelta("text ")),
     Trigger.CALL: lambda life: life.on(engine.CallBegun("call_1", "f")),
     Trigger.ARGUMENTS: lambda life: life.on(engine.CallArguments("{}")),
-    Trigger.CITATION: lambda life: life.on(engine.Citation(SOURCE, 4)),
+    Trigger.CITATION: lambda life: life.on(engine.Citation(SOURCE, 4, 1)),
     Trigger.STEER: lambda life: life.steer("steer_1"),
     Trigger.REPEAT: lambda life: life.repeat(life.response, 7),
     Trigger.END: lambda life: life.end(life.ending(None, now=1)),
@@ -118,9 +118,9 @@ def test_citations_beyond_the_cut_are_dropped() -> None:
     """An annotation whose mark ends after the cut is not part of the stopped answer."""
     life = in_state(State.IN_PROGRESS)
     (*_, first) = life.on(engine.TextDelta("One [1]. "))
-    life.on(engine.Citation(SOURCE, 7))
+    life.on(engine.Citation(SOURCE, 7, 1))
     life.on(engine.TextDelta("Two [1]."))
-    life.on(engine.Citation(SOURCE, 16))
+    life.on(engine.Citation(SOURCE, 16, 1))
     life.halt("cancelled", first.number)
     message = life.ending(life.stop, now=1).response.output[0]
     assert isinstance(message, OutputMessage)
@@ -161,14 +161,14 @@ ANSWER: tuple[engine.EngineEvent, ...] = (
     engine.ReasoningDelta("Let me "),
     engine.ReasoningDelta("see."),
     engine.TextDelta("One [1]."),
-    engine.Citation(SOURCE, 7),
+    engine.Citation(SOURCE, 7, 1),
     engine.CallBegun("call_1", "f"),
     engine.CallArguments('{"a":'),
     engine.CallArguments("1}"),
     engine.CallBegun("call_2", "g"),
     engine.CallArguments("{}"),
     engine.TextDelta(" Two [1]."),
-    engine.Citation(SOURCE, 16),
+    engine.Citation(SOURCE, 16, 1),
 )
 """An answer that holds every kind of item, two calls and two messages among them."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,30 @@ import pytest
 from openai.types.conversations import Conversation, ConversationItemList
 from pydantic import TypeAdapter
 
-from harness import Event, Served, official, serving, until
+from harness import Event, Served, beside, official, serving, until
 from upstream import Script, Upstream, calls
 
 FERRY = "When does the ferry to Holm leave?"
 URL = "/v1/conversations"
+
+
+@pytest.fixture
+async def served(upstream: Upstream, state: Path, database: str) -> AsyncIterator[Served]:
+    """The whole server, over each kind of database in turn."""
+    async with serving(state, upstream=upstream, database_url=database) as server:
+        yield server
+
+
+@asynccontextmanager
+async def restarted(served: Served, upstream: Upstream) -> AsyncIterator[Served]:
+    """The server, stopped and started again."""
+    served.server.should_exit = True
+    await served.stopped.wait()
+    settings = served.settings
+    async with serving(
+        settings.state_dir, upstream=upstream, database_url=settings.database_url
+    ) as again:
+        yield again
 
 
 async def call(served: Served, method: str, path: str, status: int, body: Any = None) -> Event:
@@ -454,11 +474,11 @@ async def test_deleting_stops_what_runs_and_refuses_what_comes(
 
 
 async def test_a_deletion_that_cannot_be_stored_has_not_happened(
-    state: Path, upstream: Upstream
+    state: Path, upstream: Upstream, database: str
 ) -> None:
     """While the database is locked every change is refused, and afterwards all is as it was."""
     async with (
-        serving(state, upstream=upstream, commit_timeout_s=0.5) as served,
+        serving(state, upstream=upstream, database_url=database, commit_timeout_s=0.5) as served,
         served.talk() as talk,
         served.http() as http,
     ):
@@ -466,8 +486,7 @@ async def test_a_deletion_that_cannot_be_stored_has_not_happened(
         end = (await talk.answer(FERRY))[-1]["response"]
         before = (await http.get(f"{path}/items")).json()
         item = before["last_id"]
-        with sqlite3.connect(state / "history.sqlite3", isolation_level=None) as locking:
-            locking.execute("BEGIN IMMEDIATE")
+        async with beside(database, locking=True):
             for method, place, body in (
                 ("DELETE", path, None),
                 ("DELETE", f"{path}/items/{item}", None),
@@ -482,7 +501,6 @@ async def test_a_deletion_that_cannot_be_stored_has_not_happened(
                     503,
                     "history_unavailable",
                 )
-            locking.execute("ROLLBACK")
         assert (await http.get(f"{path}/items")).json() == before
         assert (await http.get(f"/v1/responses/{end['id']}")).json() == end
         assert len((await http.get(URL)).json()["data"]) == 1
@@ -598,9 +616,7 @@ async def test_conversations_survive_a_restart(served: Served, upstream: Upstrea
     await remove(served, f"{URL}/{gone['id']}")
     before = await get(served, f"{URL}/{kept['id']}/items")
     found = await get(served, URL)
-    served.server.should_exit = True
-    await served.stopped.wait()
-    async with serving(served.settings.state_dir, upstream=upstream) as again:
+    async with restarted(served, upstream) as again:
         assert await get(again, URL) == found
         assert await get(again, f"{URL}/{kept['id']}/items") == before
         await get(again, f"{URL}/{gone['id']}", 404)
@@ -612,9 +628,9 @@ async def test_nothing_of_another_owner_is_seen(served: Served) -> None:
     """Rows of somebody else are not there, for any door."""
     mine = await post(served, URL, {"items": [{"role": "user", "content": "ferry"}]})
     [item] = (await get(served, f"{URL}/{mine['id']}/items"))["data"]
-    with sqlite3.connect(served.settings.state_dir / "history.sqlite3") as rows:
-        rows.execute("UPDATE conversations SET owner = 'ada'")
-        rows.execute("UPDATE responses SET owner = 'ada'")
+    async with beside(str(served.settings.database_url)) as rows:
+        await rows.exec_driver_sql("UPDATE conversations SET owner = 'ada'")
+        await rows.exec_driver_sql("UPDATE responses SET owner = 'ada'")
     path = f"{URL}/{mine['id']}"
     assert (await get(served, URL))["data"] == []
     for place in (path, f"{path}/items", f"{path}/items/{item['id']}"):

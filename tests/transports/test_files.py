@@ -114,12 +114,12 @@ async def test_content_that_cannot_be_read_is_refused(client: AsyncOpenAI, serve
     """Whatever its name says; and nothing of it stays."""
     for content in (
         b"",
-        b"PK\x03\x04\x14\x00word/document.xml",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 an old Office file",
         b"\x89PNG\r\n\x1a\n\x00\x00",
         b"caf\xe9 in Latin-1",
         b"text and then \x00 nothing",
         "half a sign ☕".encode()[:-1],
-        "in UTF-16".encode("utf-16"),
+        "in UTF-16".encode("utf-16-le"),
     ):
         with pytest.raises(openai.BadRequestError) as raised:
             await client.files.create(file=("letter.pdf", content), purpose="assistants")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,6 +16,25 @@ from upstream import Script, Upstream, calls
 
 FERRY = "When does the ferry to Holm leave?"
 URL = "/v1/responses"
+
+
+@pytest.fixture
+async def served(upstream: Upstream, state: Path, database: str) -> AsyncIterator[Served]:
+    """The whole server, over each kind of database in turn."""
+    async with serving(state, upstream=upstream, database_url=database) as server:
+        yield server
+
+
+@asynccontextmanager
+async def restarted(served: Served, upstream: Upstream) -> AsyncIterator[Served]:
+    """The server, stopped and started again."""
+    served.server.should_exit = True
+    await served.stopped.wait()
+    settings = served.settings
+    async with serving(
+        settings.state_dir, upstream=upstream, database_url=settings.database_url
+    ) as again:
+        yield again
 
 
 async def ask(served: Served, question: Any, **fields: Any) -> Event:
@@ -68,9 +90,7 @@ async def test_what_came_after_goes_on_without_it(served: Served, upstream: Upst
         await http.delete(f"{URL}/{first['id']}")
     await ask(served, "ferry five?", previous_response_id=last["id"])
     assert questions(upstream)[:1] == ["ferry three?"]
-    served.server.should_exit = True
-    await served.stopped.wait()
-    async with serving(served.settings.state_dir, upstream=upstream) as again:
+    async with restarted(served, upstream) as again:
         await ask(again, "ferry six?", previous_response_id=last["id"])
     assert questions(upstream)[:1] == ["ferry three?"]
     assert len(questions(upstream)) == 2
@@ -146,10 +166,8 @@ async def test_the_key_of_a_forgotten_ask_is_free(served: Served, upstream: Upst
             assert (await one.until("error"))["code"] == "idempotency_conflict"
             if one is talk:
                 await http.delete(f"{URL}/{again['id']}")
-    served.server.should_exit = True
-    await served.stopped.wait()
     async with (
-        serving(served.settings.state_dir, upstream=upstream) as again_served,
+        restarted(served, upstream) as again_served,
         again_served.talk("/v1/responses") as talk,
     ):
         end = (await talk.answer("ferry four?", event_id="k", **keys))[-1]
@@ -208,10 +226,8 @@ async def test_input_items_keep_their_ids(served: Served, upstream: Upstream) ->
         await talk.send({"type": "response.cancel"})
         await talk.terminal()
         assert await ids(client, order="asc") == running
-    served.server.should_exit = True
-    await served.stopped.wait()
     async with (
-        serving(served.settings.state_dir, upstream=upstream) as again,
+        restarted(served, upstream) as again,
         official(again) as client,
     ):
         assert await ids(client, order="asc") == running
@@ -231,10 +247,8 @@ async def test_feedback_is_kept_with_the_response(served: Served, upstream: Upst
             assert rated == {**bare, "ragsocket": shown}
             assert (await http.get(path)).json() == rated
             assert (await http.post(f"{path}/cancel")).json() == rated
-    served.server.should_exit = True
-    await served.stopped.wait()
     async with (
-        serving(served.settings.state_dir, upstream=upstream) as again,
+        restarted(served, upstream) as again,
         again.http() as http,
     ):
         kept = (await http.get(path)).json()

@@ -46,6 +46,7 @@ async def test_a_fault_has_its_code_and_keeps_the_text(
         assert end["type"] == "response.failed"
         response = end["response"]
         assert response["ragsocket"]["code"] == code
+        assert response["ragsocket"].get("retry_after_s") == script.retry_after
         assert response["error"]["code"] in ("server_error", "rate_limit_exceeded")
         assert "scripted" not in str(response["error"])
         # A reset may throw away what the model had written; what was shown is what is kept.

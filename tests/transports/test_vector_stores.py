@@ -181,7 +181,13 @@ async def test_the_folder_is_the_default_store_and_takes_uploads(
         assert raised.value.code == "folder_read_only"
     await files.update(ferry.id, vector_store_id="vs_default", attributes={"by": "sea"})
     id = await put(client, "vs_default", "keeper.md", NOTE)
-    assert [one.id async for one in files.list("vs_default", order="asc")][2] == id
+    listed = [one async for one in files.list("vs_default", order="asc")]
+    assert listed[2].id == id
+    assert [one.model_dump()["ragsocket"] for one in listed] == [
+        {"filename": "ferry.md", "in_folder": True},
+        {"filename": "harbour.txt", "in_folder": True},
+        {"filename": "keeper.md", "in_folder": False},
+    ]
     upstream.queue(Script(), Script())
     include = ["file_search_call.results"]
     async with served.talk("/v1/responses") as talk:
@@ -342,7 +348,9 @@ async def test_uploads_and_answers_at_the_same_time(
             await talk.ask(LAMP, tools=tools, stream_id=lane)
         requests = [await upstream.request(number) for number in range(2)]
         for text in (NOTE, MENU):
-            tasks.start_soon(put, client, store, f"{text[15:19]}.md", text + "more")
+            tasks.start_soon(
+                put, client, store, f"{text[15:19]}.md", text + "More of it stands elsewhere."
+            )
         await published_after(served, store, before)
         for request in requests:
             request.release(1)

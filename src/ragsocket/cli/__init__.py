@@ -109,6 +109,10 @@ def serve(
     embed_model: EmbedModel = None,
     state_dir: StateDir = None,
     workers: Workers = None,
+    watch: Annotated[
+        bool | None,
+        typer.Option("--watch", help="Read the folder again whenever something in it changes."),
+    ] = None,
     pull: Annotated[
         bool,
         typer.Option("--pull", help="First fetch the model that would run here, if it is absent."),
@@ -132,6 +136,7 @@ def serve(
         embed_model=embed_model,
         state_dir=state_dir,
         workers=workers,
+        watch=watch,
     )
     settings.check()
     if settings.data is not None:
@@ -162,10 +167,11 @@ def ingest(
 ) -> None:
     """Bring the index in line with a folder of documents.
 
-    Takes in Markdown, text, HTML and PDF; what did not change is left alone, and what is gone is
-    taken out. `serve --data` does the same at its start. A server
-    that runs does not notice what is ingested beside it: it goes on with the passages that it
-    has, and finds the new ones from its next start on.
+    Takes in text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, notebooks and source
+    code; what did not change is left alone, and what is gone is taken out. `serve --data` does
+    the same at its start, and with `--watch` all the time. A server that runs does not notice
+    what is ingested beside it: it goes on with the passages that it has, and finds the new ones
+    from its next start on.
 
     The exit status is 1 if a file could not be taken in; the others are in the index then.
     """
@@ -249,6 +255,17 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", min=1, help="At most so many questions of each kind."),
     ] = None,
+    retrieval: Annotated[
+        bool,
+        typer.Option("--retrieval", help="Compare the ways to search, and make no answers."),
+    ] = False,
+    model_query: Annotated[
+        bool,
+        typer.Option("--model-query", help="With --retrieval, have the model write queries too."),
+    ] = False,
+    k: Annotated[
+        int, typer.Option("-k", metavar="N", min=1, max=10, help="For recall: among N passages.")
+    ] = 5,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every outcome there.")
     ] = None,
@@ -258,11 +275,11 @@ def evaluate(
     embed_url: EmbedUrl = None,
     embed_model: EmbedModel = None,
 ) -> None:
-    """Ask a file of questions, and count sources, facts and refusals.
+    """Ask a file of questions, and count sources, facts, citations and refusals.
 
-    A line holds `question`, and may hold `kind`, `file` (where the answer stands), `facts` (what
-    a right answer holds; bars part alternatives) and `history`. The exit status is 1 if an answer
-    failed.
+    A line holds `question`, and may hold `kind`, `file` or `files` (where the answer stands) or
+    `passages` (words that the right passages hold), `facts` (what a right answer holds; bars part
+    alternatives) and `history`. The exit status is 1 if an answer failed.
     """
     from ragsocket.cli import logs
     from ragsocket.cli.configure import load_settings
@@ -276,9 +293,21 @@ def evaluate(
     )
     settings.check()
     logs.configure()
-    from ragsocket.cli.evaluating import evaluate as ask_all
+    from ragsocket.cli import evaluating
 
-    if not ask_all(settings, questions, url=url, per_kind=per_kind, json_path=json_file):
+    if retrieval:
+        evaluating.compare(
+            settings,
+            questions,
+            url=url,
+            per_kind=per_kind,
+            k=k,
+            model_query=model_query,
+            json_path=json_file,
+        )
+    elif not evaluating.evaluate(
+        settings, questions, url=url, per_kind=per_kind, k=k, json_path=json_file
+    ):
         raise typer.Exit(FAILED)
 
 

@@ -108,9 +108,10 @@ def documents(settings: Settings) -> str:
         raise Wrong(
             f"{folder} is not a folder", "Make it, or name another with --data (RAGSOCKET_DATA)."
         )
-    from ragsocket.engine.ingestion.reading import SUFFIXES, list_folder
+    from ragsocket.engine.reading.folder import list_folder
+    from ragsocket.engine.reading.kinds import FORMATS
 
-    listing = list_folder(folder)
+    listing = list_folder(folder, settings.state_dir)
     unreadable = [
         *(name for name, path in listing.files if not os.access(path, os.R_OK)),
         *(name for name, _ in listing.refused),
@@ -122,9 +123,8 @@ def documents(settings: Settings) -> str:
             "Make it readable for this user, or take it out of the folder.",
         )
     if not listing.files:
-        raise Wrong(
-            f"{folder} holds no documents", f"Put some there: {', '.join(sorted(SUFFIXES))}."
-        )
+        suffixes = ", ".join(format.suffixes[0] for format in FORMATS.values())
+        raise Wrong(f"{folder} holds no documents", f"Put some there: {suffixes}, …")
     return f"{len(listing.files)} in {folder}"
 
 
@@ -152,40 +152,54 @@ def index(settings: Settings) -> str:
 
 
 def history(settings: Settings) -> str:
-    """Open the conversations' database, without ending what a running server writes."""
-    from sqlalchemy import func, inspect, select
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    """Open the conversations' database as it is, and change nothing.
 
-    from ragsocket.responses.database import RESPONSES, connect
+    Raises:
+        ConfigError: its URL or its tables cannot be used; the message names the fix.
+    """
+    from sqlalchemy import func, select
+    from sqlalchemy.exc import SQLAlchemyError
 
-    async def count() -> int:
-        opened = connect(settings.history_url)
+    from ragsocket.responses import schema
+    from ragsocket.responses.database import RESPONSES, connect, parsed, reaching, shown
+
+    url = parsed(settings.history_url)
+    place = shown(url)
+    if url.drivername.startswith("sqlite") and not Path(str(url.database)).exists():
+        return f"{place} is made at the first start"
+
+    async def look() -> tuple[schema.Schema, int]:
+        found = await schema.look(url)
+        found.check(url)
+        if found.state == "empty":
+            return found, 0
+        opened = connect(url, timeout_s=ANSWER_WITHIN_S)
         try:
             async with opened.connect() as connection:
-                if not await connection.run_sync(lambda c: inspect(c).has_table(RESPONSES.name)):
-                    return 0
-                return await connection.scalar(select(func.count()).select_from(RESPONSES)) or 0
+                counted = await connection.scalar(select(func.count()).select_from(RESPONSES))
+                return found, counted or 0
         finally:
             await opened.dispose()
 
     try:
-        url = make_url(settings.history_url)
-        place = url.render_as_string(hide_password=True)
-        if url.drivername.startswith("sqlite") and not Path(str(url.database)).exists():
-            return f"{place} is made at the first start"
-        return f"{anyio.run(count)} answers in {place}"
-    except ArgumentError as error:
-        raise Wrong(
-            "RAGSOCKET_DATABASE_URL is no database URL",
-            "Write it as sqlite+aiosqlite:///FILE, or leave it out.",
-        ) from error
-    except (ImportError, SQLAlchemyError, OSError) as error:
+        with reaching():
+            found, answers = anyio.run(look)
+    except (SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", None) or error
-        raise Wrong(
-            f"{place} cannot be opened ({reason})",
-            "Move the file away, or correct RAGSOCKET_DATABASE_URL and install its driver.",
-        ) from error
+        fix = (
+            "Move the file away, or name another with RAGSOCKET_DATABASE_URL."
+            if url.drivername.startswith("sqlite")
+            else "Start that Postgres, or correct RAGSOCKET_DATABASE_URL."
+        )
+        raise Wrong(f"{place} cannot be opened ({reason})", fix) from error
+    if found.state == "empty":
+        return f"{place} is empty; its tables are made at the first start"
+    if found.state == "newest":
+        return f"{answers} answers in {place}, tables of revision {found.revision}"
+    return (
+        f"{answers} answers in {place}, tables of revision {found.revision or schema.FIRST}; "
+        f"the next start brings them to {schema.NEWEST}, so make a backup before"
+    )
 
 
 def model(settings: Settings) -> str:

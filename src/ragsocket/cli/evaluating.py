@@ -1,117 +1,85 @@
 """`ragsocket eval`: asks a file of questions over the socket, and counts what came back.
 
-One JSON object a line: `question`; `kind`, a name that the table groups by; `file`, where the
-answer stands, or null; `facts`, what a right answer holds, where one string may offer
-alternatives between bars; `history`, the messages before. A record of kind `unanswerable`
-should be refused; one of kind `conversation` should not.
+One JSON object a line, see `scoring.Record`. Facts are looked for word by word in the answer, so
+figures compare systems with each other; they are not a judgement of style. A record of kind
+`unanswerable` should be refused; one of kind `conversation` should not.
 
-Facts are looked for word by word in the answer, so figures compare systems with each other; they
-are not a judgement of style.
+Each question is searched for once more than it is answered, with ten passages, so that ranks can
+be told. The comparison of ways to search makes no answers at all.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import websockets
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ragsocket.errors import ConfigError
+from ragsocket.cli.scoring import (
+    RANKS,
+    Figures,
+    Outcome,
+    Ranking,
+    Record,
+    outcome,
+    ranked,
+    read,
+    summarise,
+    summarise_search,
+)
+from ragsocket.errors import ConfigError, RequestError
 from ragsocket.settings import Settings
 
-TOP = 5
-TABLE_WIDTH = 110
+TABLE_WIDTH = 120
 TERMINAL = ("response.completed", "response.incomplete", "response.failed", "error")
+QueryFrom = Literal["last", "turns", "model"]
 
-SAYS_NO = re.compile(
-    r"(documents?|passages?|text|context|sources?)[^.]{0,40} (do(es)? not|don't|doesn't|cannot)"
-    r"|not (mentioned|stated|specified|provided|given|in the (documents?|passages?))"
-    r"|no (information|mention|answer)|(do not|don't|cannot|can't) (know|answer|find)",
-    re.IGNORECASE,
-)
-"""How models and this server say that the documents do not answer."""
-
-
-class Record(BaseModel):
-    """One question of the file."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    question: str
-    kind: str = "fact"
-    file: str | None = None
-    facts: tuple[str, ...] = ()
-    history: tuple[dict[str, str], ...] = ()
-
-
-RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+_WAYS: dict[str, dict[str, Any]] = {
+    "words (BM25)": {"mode": "sparse", "rerank": False},
+    "vectors": {"mode": "dense", "rerank": False},
+    "both (hybrid)": {"mode": "hybrid", "rerank": False},
+    "both, reranked": {"mode": "hybrid", "rerank": True},
+}
+_QUERIES: dict[QueryFrom, str] = {
+    "last": "last turn",
+    "turns": "last three turns",
+    "model": "by the model",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one question.
+class Compared:
+    """What one way to search found.
 
     Attributes:
-        status: of the response, or the code of the error.
-        found: the files of the sources, best first.
-        file_found: whether the expected file is among the first five; None if none is expected.
-        facts_held: whether the answer holds every fact; None if none is expected.
-        refused: whether the answer says that the documents do not answer.
-        ttft_ms: to the first text.
-        tokens_per_s: while it was written; None for fewer than two tokens.
+        way: which indexes were asked, and whether a reranker was.
+        query: what was searched for; empty where the questions have no history.
+        figures: of all questions.
     """
 
-    question: str
-    kind: str
-    status: str
-    text: str
-    found: tuple[str, ...]
-    file_found: bool | None
-    facts_held: bool | None
-    refused: bool
-    ttft_ms: float | None
-    tokens_per_s: float | None
-
-
-def read(path: Path) -> list[Record]:
-    """Return the records of a file.
-
-    Raises:
-        ConfigError: it cannot be read, or a line is not a record; the message names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    records = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                records.append(RECORD.validate_json(line))
-            except ValidationError as error:
-                fault = error.errors()[0]
-                where = ".".join(str(part) for part in fault["loc"])
-                raise ConfigError(f"{path}, line {number}: {where} {fault['msg']}") from None
-    if not records:
-        raise ConfigError(f"{path} holds no questions: write one JSON object per line.")
-    return records
+    way: str
+    query: str
+    figures: Figures
 
 
 def evaluate(
-    settings: Settings, path: Path, *, url: str | None, per_kind: int | None, json_path: Path | None
+    settings: Settings,
+    path: Path,
+    *,
+    url: str | None,
+    per_kind: int | None,
+    k: int,
+    json_path: Path | None,
 ) -> bool:
     """Ask every question of a file, and print the table.
 
@@ -120,50 +88,71 @@ def evaluate(
         path: the questions.
         url: a running server's `/v1/responses`; None starts one for the purpose.
         per_kind: at most so many of each kind, taken evenly; None for all.
+        k: among how many passages places are counted.
         json_path: where every outcome and the summary go, or None.
 
     Returns:
         False if a question could not be asked or its answer failed.
     """
     records = _sample(read(path), per_kind)
-    console = Console(highlight=False, width=TABLE_WIDTH)
-    outcomes, model = anyio.run(_ask_all, settings, records, url, console)
-    summary = summarise(outcomes)
-    console.print(_table(model, summary))
+    console = _console()
+    outcomes, model = anyio.run(_ask_all, settings, records, url, k, console)
+    summary = summarise(outcomes, k)
+    console.print(_table(model, "kind", list(summary.items())))
     if json_path is not None:
-        document = {"model": model, "summary": summary, "outcomes": [asdict(o) for o in outcomes]}
-        json_path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    return all(outcome.status in ("completed", "incomplete") for outcome in outcomes)
+        _write(
+            json_path,
+            {"model": model, "summary": summary, "outcomes": [asdict(one) for one in outcomes]},
+        )
+    return all(one.status in ("completed", "incomplete") for one in outcomes)
 
 
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
-    """Return, for each kind and for all, the shares and the medians of the table."""
-    groups: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        groups[outcome.kind].append(outcome)
-    groups["all"] = list(outcomes)
-    return {
-        kind: {
-            "questions": len(group),
-            f"file in top {TOP}": _share(o.file_found for o in group),
-            "facts in answer": _share(o.facts_held for o in group),
-            "refused": _share(o.refused for o in group),
-            "failed": sum(o.status not in ("completed", "incomplete") for o in group),
-            "first text ms": _median(o.ttft_ms for o in group),
-            "tokens/s": _median(o.tokens_per_s for o in group),
-        }
-        for kind, group in groups.items()
-    }
+def compare(
+    settings: Settings,
+    path: Path,
+    *,
+    url: str | None,
+    per_kind: int | None,
+    k: int,
+    model_query: bool,
+    json_path: Path | None,
+) -> None:
+    """Search for every question that names its places in every way there is; print the table.
 
+    Args:
+        settings: of the server that is started if no address is given.
+        path: the questions.
+        url: a running server's `/v1/responses`; None starts one for the purpose.
+        per_kind: at most so many of each kind, taken evenly; None for all.
+        k: among how many passages places are counted, beside 1 and 10.
+        model_query: whether the model shall write queries as well, where there is a history.
+        json_path: where the table goes as well, or None.
 
-def holds(text: str, fact: str) -> bool:
-    """True if an answer holds a fact, or one of its alternatives; case and marks aside."""
-    said = _plain(text)
-    return any(_plain(one) in said for one in fact.split("|"))
+    Raises:
+        ConfigError: no question names its places.
+        RequestError: the server cannot write queries, or refuses a search for another reason.
+    """
+    records = [record for record in _sample(read(path), per_kind) if record.places]
+    if not records:
+        raise ConfigError(
+            f"{path}: no question says where its answer stands; give file, files or passages."
+        )
+    console = _console()
+    queries: list[QueryFrom] = ["last", "turns"]
+    if model_query:
+        queries.append("model")
+    rows, left_out = anyio.run(_search_all, settings, records, url, queries, k, console)
+    named = [(" · ".join(filter(None, (row.way, row.query))), row.figures) for row in rows]
+    console.print(_table(f"{path.name}: {len(records)} questions", "search", named))
+    for way, why in left_out.items():
+        console.print(f"left out: {way}. {why}")
+    if json_path is not None:
+        document = {"questions": len(records), "rows": [asdict(row) for row in rows]}
+        _write(json_path, {**document, "left_out": left_out})
 
 
 async def _ask_all(
-    settings: Settings, records: Sequence[Record], url: str | None, console: Console
+    settings: Settings, records: Sequence[Record], url: str | None, k: int, console: Console
 ) -> tuple[list[Outcome], str]:
     outcomes: list[Outcome] = []
     model = ""
@@ -171,13 +160,89 @@ async def _ask_all(
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("asking", total=len(records))
             for record in records:
-                outcome, model = await _ask(address, record)
-                outcomes.append(outcome)
+                async with websockets.connect(address, max_size=None) as socket:
+                    ranking = Ranking({}, None, None)
+                    if record.places:
+                        ranking = await _search(socket, record, {}, [k])
+                    response = await _ask(socket, record)
+                outcomes.append(outcome(record, response, ranking))
+                model = str(response.get("model", model))
                 progress.advance(task)
     return outcomes, model
 
 
-async def _ask(address: str, record: Record) -> tuple[Outcome, str]:
+async def _search_all(
+    settings: Settings,
+    records: Sequence[Record],
+    url: str | None,
+    queries: Sequence[QueryFrom],
+    k: int,
+    console: Console,
+) -> tuple[list[Compared], dict[str, str]]:
+    if not any(record.is_follow_up for record in records):
+        queries = ()
+    ks = sorted({1, k, RANKS})
+    rows: list[Compared] = []
+    left_out: dict[str, str] = {}
+    total = len(_WAYS) * max(1, len(queries)) * len(records)
+    async with _server(settings, url) as address:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("searching", total=total)
+            async with websockets.connect(address, max_size=None) as socket:
+                for query in queries or (None,):
+                    for way, how in _WAYS.items():
+                        rankings: list[Ranking] = []
+                        fields = {**how, "query": query}
+                        try:
+                            for record in records:
+                                rankings.append(await _search(socket, record, fields, ks))
+                                progress.advance(task)
+                        except RequestError as refusal:
+                            if refusal.param == "retrieval.query":
+                                raise
+                            left_out[way] = refusal.message
+                            progress.advance(task, len(records) - len(rankings))
+                            continue
+                        figures = summarise_search(rankings, ks)
+                        rows.append(Compared(way, _QUERIES[query] if query else "", figures))
+    return rows, left_out
+
+
+async def _search(
+    socket: websockets.ClientConnection,
+    record: Record,
+    retrieval: dict[str, Any],
+    ks: Sequence[int],
+) -> Ranking:
+    """Search for a question as for its answer, but for ten passages.
+
+    Raises:
+        RequestError: the server refuses it.
+    """
+    response = await _exchange(
+        socket,
+        record,
+        tool_choice="required",
+        retrieval={**retrieval, "response_mode": "no_text", "similarity_top_k": RANKS},
+    )
+    if response["status"] != "completed":
+        raise RequestError(
+            response["status"],
+            response.get("message", "the search failed"),
+            param=response.get("param"),
+        )
+    found = [one for item in response["output"] for one in item.get("results") or ()]
+    return ranked(record, found, response["ragsocket"].get("retrieval_ms"), ks=ks)
+
+
+async def _ask(socket: websockets.ClientConnection, record: Record) -> dict[str, Any]:
+    return await _exchange(socket, record)
+
+
+async def _exchange(
+    socket: websockets.ClientConnection, record: Record, **fields: Any
+) -> dict[str, Any]:
+    """Ask, and return the Response; of an error, what there is of one."""
     said = [
         {"role": turn.get("role", "user"), "content": turn.get("content", "")}
         for turn in record.history
@@ -186,40 +251,21 @@ async def _ask(address: str, record: Record) -> tuple[Outcome, str]:
         "type": "response.create",
         "input": [*said, {"role": "user", "content": record.question}],
         "include": ["file_search_call.results"],
+        "store": False,
+        **fields,
     }
-    async with websockets.connect(address, max_size=None) as socket:
-        await socket.send(json.dumps(ask))
-        event: dict[str, Any] = {"type": ""}
-        while event["type"] not in TERMINAL:
-            event = json.loads(await socket.recv())
-    response = event.get("response") or {"status": event.get("code", "error"), "output": []}
-    return _outcome(record, response), str(response.get("model", ""))
-
-
-def _outcome(record: Record, response: dict[str, Any]) -> Outcome:
-    found: list[str] = []
-    text = ""
-    for item in response["output"]:
-        if item["type"] == "message":
-            text += "".join(part["text"] for part in item["content"])
-        else:
-            found += [result["filename"] for result in item.get("results") or ()]
-    facts = response.get("ragsocket") or {}
-    ttft, total = facts.get("ttft_ms"), facts.get("total_ms")
-    tokens = (response.get("usage") or {}).get("output_tokens", 0)
-    writing = (total - ttft) / 1000 if ttft is not None and total is not None else 0
-    return Outcome(
-        question=record.question,
-        kind=record.kind,
-        status=response["status"],
-        text=text,
-        found=tuple(dict.fromkeys(found)),
-        file_found=record.file in found[:TOP] if record.file else None,
-        facts_held=all(holds(text, fact) for fact in record.facts) if record.facts else None,
-        refused=SAYS_NO.search(text) is not None,
-        ttft_ms=ttft,
-        tokens_per_s=(tokens - 1) / writing if tokens > 1 and writing > 0 else None,
-    )
+    await socket.send(json.dumps(ask))
+    event: dict[str, Any] = {"type": ""}
+    while event["type"] not in TERMINAL:
+        event = json.loads(await socket.recv())
+    response: dict[str, Any] | None = event.get("response")
+    if response is None:
+        facts = {name: event.get(name) for name in ("message", "param")}
+        return {"status": event.get("code", "error"), "output": [], **facts}
+    if response["status"] == "failed":
+        facts = {"message": response["error"]["message"], "param": None}
+        return {**response, **facts, "status": response["ragsocket"]["code"]}
+    return response
 
 
 @asynccontextmanager
@@ -266,32 +312,29 @@ def _sample(records: list[Record], per_kind: int | None) -> list[Record]:
     return chosen
 
 
-def _table(model: str, summary: dict[str, dict[str, float | None]]) -> Table:
-    table = Table(title=model, title_justify="left")
-    table.add_column("kind")
-    for name in summary["all"]:
+def _console() -> Console:
+    return Console(highlight=False, width=TABLE_WIDTH)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _table(title: str, first: str, rows: Sequence[tuple[str, Figures]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for name in rows[-1][1] if rows else ():
         table.add_column(name, justify="right")
-    for kind, figures in summary.items():
-        shares = (f"file in top {TOP}", "facts in answer", "refused")
-        table.add_row(kind, *(_cell(v, share=name in shares) for name, v in figures.items()))
+    for name, figures in rows:
+        table.add_row(name, *(_cell(column, value) for column, value in figures.items()))
     return table
 
 
-def _cell(value: float | None, *, share: bool) -> str:
+def _cell(column: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.0%}" if share else f"{value:,.0f}"
-
-
-def _share(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _median(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(median(known), 1) if known else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.sub(r"[*_`’']", "", text.lower()).split())
+    if column.startswith("MRR"):
+        return f"{value:.3f}"
+    if column.startswith("recall") or column in ("facts in answer", "citations right", "refused"):
+        return f"{value:.1%}" if column.startswith("recall") else f"{value:.0%}"
+    return f"{value:,.1f}" if column == "search ms" else f"{value:,.0f}"

@@ -3,6 +3,8 @@
 The runner hands an engine one `Question` and iterates its engine events. It cancels the task
 that iterates; an engine must therefore let cancellation through every await and close the
 model's connection on the way out.
+
+Over 400 lines because it is the whole vocabulary between the runner and an engine.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Literal, Protocol, TypeAlias
 
 Role = Literal["system", "user", "assistant", "tool"]
 RetrievalMode = Literal["hybrid", "dense", "sparse", "none"]
+QueryFrom = Literal["turns", "last", "model"]
 ResponseMode = Literal["compact", "refine", "tree_summarize", "no_text"]
 Attributes = Mapping[str, str | float | bool]
 
@@ -105,6 +108,9 @@ class Retrieval:
         response_mode: how an answer is made of the passages.
         vector_store_ids: the stores to search; empty means the default store.
         filters: which files may be found; None for all.
+        query: what the search query is made of: the last user turns, the last one alone, or the
+            conversation by the model; None for the operator's choice.
+        rerank: whether a reranker orders what was found; None for one if the operator has one.
     """
 
     search: bool = True
@@ -114,6 +120,8 @@ class Retrieval:
     response_mode: ResponseMode = "compact"
     vector_store_ids: Sequence[str] = ()
     filters: Filter | None = None
+    query: QueryFrom | None = None
+    rerank: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +263,14 @@ class Sources:
     Attributes:
         sources: best first; the mark `[n]` in the answer means `sources[n - 1]`.
         index_revision: the revision of the index that was searched.
+        query: what the search query was made of.
+        reranked: whether a reranker ordered them; False if it failed, None if none was asked.
     """
 
     sources: Sequence[Source]
     index_revision: int
+    query: QueryFrom = "turns"
+    reranked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,15 +330,19 @@ ModelDelta = TextDelta | ReasoningDelta | CallBegun | CallArguments
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A mark in the text so far that names a source.
+    """A mark in the text so far that names a source, or a sentence that one holds.
 
     Attributes:
         source: the source meant.
-        index: where the mark ends, in Unicode code points from the start of the answer.
+        index: where mark or sentence ends, in Unicode code points from the start of the answer.
+        number: which of the sources it is, from 1.
+        matched: True if the model set no mark, and the sentence was found in the source's words.
     """
 
     source: Source
     index: int
+    number: int
+    matched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +350,9 @@ class Usage:
     """Token counts; a later one replaces an earlier one.
 
     Attributes:
+        input_tokens: what the model read.
+        output_tokens: what it wrote; while `estimated`, without the deltas that were yielded, which
+            whoever reads them counts.
         estimated: True while the numbers are our own count, not the model's.
         cached_tokens: what of the input the model had read before.
         reasoning_tokens: what of the output was reasoning.
@@ -344,6 +363,16 @@ class Usage:
     estimated: bool
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return the counts of two calls together; an estimate if the second one is."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            other.estimated,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

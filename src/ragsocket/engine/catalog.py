@@ -284,14 +284,16 @@ class Catalog(Database):
     def _members(self, which: str, *parameters: str) -> list[Member]:
         rows = self._all(
             "SELECT m.file_id, m.vector_store_id, m.created_at, m.status, u.size,"
-            " coalesce(a.attributes, '{}'), m.fault, m.error FROM members m"
+            " u.name, 0, coalesce(a.attributes, '{}'), m.fault, m.error FROM members m"
             " JOIN uploads u ON u.owner = m.owner AND u.id = m.file_id"
             " LEFT JOIN attributes a ON a.owner = m.owner"
             " AND a.vector_store_id = m.vector_store_id AND a.file_id = m.file_id"
             f" WHERE {which}",
             parameters,
         )
-        return [replace(Member(*row), attributes=json.loads(row[5])) for row in rows]
+        return [
+            replace(Member(*row), in_folder=False, attributes=json.loads(row[7])) for row in rows
+        ]
 
     def listing(self, key: Key) -> list[tuple[str, str, Bytes]]:
         """Return id, name and bytes of the files whose passages a store shall hold."""

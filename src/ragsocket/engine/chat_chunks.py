@@ -41,10 +41,10 @@ UPSTREAM_ERRORS: dict[str, tuple[str, bool]] = {
 """By code: the sentence for the client, and whether asking again may help."""
 
 
-def upstream_error(code: str) -> EngineError:
+def upstream_error(code: str, *, retry_after_s: float | None = None) -> EngineError:
     """The error of that code, with its fixed sentence."""
     message, retryable = UPSTREAM_ERRORS[code]
-    return EngineError(code, message, retryable=retryable)
+    return EngineError(code, message, retryable=retryable, retry_after_s=retry_after_s)
 
 
 def log_upstream(what: str, said: bytes | str, key: str | None = None) -> None:

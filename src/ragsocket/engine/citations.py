@@ -92,7 +92,7 @@ class CitationMarks:
     def _named(self, index: int) -> list[Citation]:
         numbers = dict.fromkeys(int(number) for number in _NUMBER.findall(self._inside))
         return [
-            Citation(self._sources[number - 1], index)
+            Citation(self._sources[number - 1], index, number)
             for number in numbers
             if 1 <= number <= len(self._sources)
         ]

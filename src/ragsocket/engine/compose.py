@@ -9,23 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from ragsocket.engine.answer_events import Parts, cited, counted_with, or_else
 from ragsocket.engine.base import (
     EngineEvent,
-    ModelDelta,
-    ModelEvent,
+    QueryFrom,
     Question,
     Searching,
     Source,
     Sources,
-    TextDelta,
     Usage,
 )
-from ragsocket.engine.citations import CitationMarks
 from ragsocket.engine.extractive import (
     NO_DOCUMENTS,
     SENTENCES,
@@ -53,17 +52,15 @@ from ragsocket.engine.prompt import (
     count_functions,
     count_messages,
     question_of,
-    search_query,
 )
+from ragsocket.engine.query import Query, last_turn, make_query, search_query
 from ragsocket.engine.synthesis import synthesize
 from ragsocket.engine.token_stream import TokenStream
 from ragsocket.engine.uploads import Uploads
-from ragsocket.errors import EngineError, RequestError
+from ragsocket.errors import RequestError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
-
-Parts = AsyncGenerator[ModelEvent]
 
 
 class RagEngine:
@@ -98,6 +95,8 @@ class RagEngine:
         self._uploads = uploads
         self._closes = closes
         self._ingested = False
+        # A small model here would take longer than its answer, for a query worse than the turns.
+        self._writes_queries = tokens is not None and not self._profile.is_small
 
     @property
     def models(self) -> Sequence[str]:
@@ -203,43 +202,62 @@ class RagEngine:
             EngineError: the answer cannot be produced or completed.
         """
         asked = question_of(question.turns)
-        query = search_query(question.turns)
+        before = search_query(question.turns)
         self._check(question)
+        found: SearchResult | None = None
+        spent: Usage | None = None
         if self._searches(question):
-            yield Searching([query])
-        found = await self._search(question)
-        if found is not None:
-            yield Sources(found.sources, found.revision)
+            query = Query(before, "turns")
+            steps = make_query(
+                question,
+                self._query_from(question),
+                self._tokens,
+                within_s=self._settings.query_timeout_s,
+            )
+            async with aclosing(steps) as made:
+                async for step in made:
+                    if isinstance(step, Query):
+                        query = step
+                    else:
+                        # An estimate until the answer is counted as well.
+                        spent = replace(step, estimated=True)
+                        yield spent
+            yield Searching([query.text])
+            found = await self._find(question, query.text)
+            yield Sources(found.sources, found.revision, query.made_of, found.reranked)
         if question.retrieval.response_mode == "no_text":
             return
         parts: Parts
         needs_model = _needs_model(question)
+        speaks = self._tokens is not None
         if (
             found is not None
             and not needs_model
             and not answerable(
                 asked,
-                query,
+                before,
                 found.sources,
                 found.snapshot,
                 min_score=self._settings.gate_min_score,
                 min_coverage=self._settings.gate_min_coverage,
             )
         ):
+            speaks = False
             parts = spoken(REFUSAL)
         elif self._tokens is None:
-            parts = spoken(self._extracts(question, asked, query, found))
+            parts = spoken(self._extracts(question, asked, before, found))
         else:
             parts = self._model(question, found, self._tokens)
             if self._falls_back and not needs_model:
-                parts = _or_else(parts, lambda: self._extracts(question, asked, query, found))
-        marks = CitationMarks(found.sources if found else ())
-        async with aclosing(parts) as events:
+                parts = or_else(parts, lambda: self._extracts(question, asked, before, found))
+        if spent is not None:
+            parts = counted_with(spent, parts)
+        async with aclosing(cited(parts, found, matches=speaks)) as events:
             async for event in events:
                 yield event
-                if isinstance(event, TextDelta):
-                    for citation in marks.feed(event.text):
-                        yield citation
+
+    def _query_from(self, question: Question) -> QueryFrom:
+        return question.retrieval.query or self._settings.query
 
     def _check(self, question: Question) -> None:
         """Refuse what the model or the documents here cannot do.
@@ -254,6 +272,12 @@ class RagEngine:
                 raise _unsupported("tools", "there is no model here to call functions.", "tools")
             if question.sampling.format is not None:
                 raise _unsupported("text.format", "there is no model here to write JSON.", "text")
+        if question.retrieval.query == "model" and not self._writes_queries:
+            raise _unsupported(
+                "query",
+                "no model here can write search queries (a server's can); say turns or last.",
+                "retrieval.query",
+            )
         retrieval = question.retrieval
         unknown = self._index.unknown(question.owner, retrieval.vector_store_ids)
         if retrieval.search and unknown:
@@ -269,14 +293,20 @@ class RagEngine:
         """Find what the last turn is answered from; None if it is not searched for."""
         if not self._searches(question):
             return None
+        turns = question.turns
+        is_last = self._query_from(question) == "last"
+        return await self._find(question, last_turn(turns) if is_last else search_query(turns))
+
+    async def _find(self, question: Question, query: str) -> SearchResult:
         retrieval = question.retrieval
         return await self._index.search(
-            search_query(question.turns),
+            query,
             owner=question.owner,
             vector_store_ids=retrieval.vector_store_ids,
             top_k=retrieval.similarity_top_k or self._settings.similarity_top_k,
             mode=retrieval.mode,
             filters=retrieval.filters,
+            rerank=retrieval.rerank,
         )
 
     def _searches(self, question: Question) -> bool:
@@ -363,21 +393,3 @@ def _needs_model(question: Question) -> bool:
 
 def _unsupported(name: str, why: str, param: str) -> RequestError:
     return RequestError("unsupported_parameter", f"{name} is not supported: {why}", param=param)
-
-
-async def _or_else(parts: Parts, text: Callable[[], str]) -> Parts:
-    """Yield an answer; or, if the model fails before its first word, another text."""
-    begun = False
-    try:
-        async with aclosing(parts) as events:
-            async for event in events:
-                begun = begun or isinstance(event, ModelDelta)
-                yield event
-        return
-    except EngineError as error:
-        if begun:
-            raise
-        logger.warning("extracts answer in place of the model: %s", error.code)
-    async with aclosing(spoken(text())) as words:
-        async for word in words:
-            yield word

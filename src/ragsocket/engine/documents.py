@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal, Protocol
 
 from ragsocket.engine.base import Attributes, Filter, Source
 
-Kind = Literal["pdf", "html", "txt"]
+Kind = Literal["pdf", "office", "html", "txt"]
 MemberStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 Fault = Literal["server_error", "invalid_file"]
 
@@ -52,6 +52,8 @@ class Member:
         created_at: when it came into the store, Unix seconds.
         status: `completed` once its passages can be found.
         size: bytes of the file.
+        name: of the file, as `StoredFile.name`.
+        in_folder: True for a file of the folder.
         attributes: what filters look at.
         fault: what kind of reason it failed for.
         error: the reason, for people.
@@ -62,6 +64,8 @@ class Member:
     created_at: int
     status: MemberStatus
     size: int
+    name: str
+    in_folder: bool
     attributes: Attributes = field(default_factory=dict)
     fault: Fault | None = None
     error: str | None = None
@@ -82,6 +86,7 @@ class VectorStore:
         size: bytes of its files.
         is_folder: True for the store of the folder.
         index_revision: revision of the index that a search runs on; 0 before the first.
+        sample_questions: what one could ask of it, if somebody said so.
     """
 
     id: str
@@ -94,6 +99,7 @@ class VectorStore:
     size: int
     is_folder: bool
     index_revision: int
+    sample_questions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +230,7 @@ class Documents(Protocol):
         *,
         top_k: int,
         filters: Filter | None = None,
+        rerank: bool | None = None,
     ) -> Sequence[Source]:
         """Return the passages that fit a query best, best first.
 
@@ -233,4 +240,5 @@ class Documents(Protocol):
             query: free text.
             top_k: how many at most, from 1.
             filters: which files may be found; None for all.
+            rerank: whether the reranker orders them; None if there is one.
         """

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
@@ -19,14 +13,10 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
 from ragsocket.engine import minilm
+from ragsocket.engine.embedding_server import EmbeddingServer, unavailable, vectors
 from ragsocket.engine.ingestion.job import BuiltInEmbed, EmbedSettings
-from ragsocket.errors import ConfigError, EngineError
 
 __all__ = ["BuiltInEmbedding", "EmbedSettings", "EndpointEmbedding", "open_embedding"]
-
-# Of the built-in model, per batch: a second of work, after which vectors are safe on disk.
-_BUILT_IN_BATCH = 32
-_MAX_THREADS = 4
 
 
 class EndpointEmbedding(BaseEmbedding):
@@ -40,19 +30,14 @@ class EndpointEmbedding(BaseEmbedding):
         EngineError: from every embedding method: `embedding_unavailable`, worth a retry.
     """
 
-    _settings: EmbedSettings = PrivateAttr()
+    _server: EmbeddingServer = PrivateAttr()
     _session: aiohttp.ClientSession | None = PrivateAttr(default=None)
 
     def __init__(
         self, settings: EmbedSettings, session: aiohttp.ClientSession | None = None
     ) -> None:
         super().__init__(model_name=settings.model, embed_batch_size=settings.batch)
-        if urlsplit(settings.url).scheme not in ("http", "https"):
-            raise ConfigError(
-                f"{settings.url!r} is not a URL of an embeddings server; set RAGSOCKET_EMBED_URL "
-                "to something like http://127.0.0.1:11434/v1."
-            )
-        self._settings = settings
+        self._server = EmbeddingServer(settings)
         self._session = session
 
     @classmethod
@@ -60,40 +45,22 @@ class EndpointEmbedding(BaseEmbedding):
         """Return the name that LlamaIndex shows."""
         return "EndpointEmbedding"
 
-    def _request(self, texts: list[str]) -> tuple[str, bytes, dict[str, str]]:
-        body = {"model": self._settings.model, "input": texts, "encoding_format": "float"}
-        headers = {"Content-Type": "application/json"}
-        if self._settings.api_key:
-            headers["Authorization"] = f"Bearer {self._settings.api_key}"
-        return self._settings.url.rstrip("/") + "/embeddings", json.dumps(body).encode(), headers
-
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        url, body, headers = self._request(texts)
-        # No proxies, as with the asynchronous client.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
-        request = urllib.request.Request(url, body, headers)
-        try:
-            with opener.open(request, timeout=self._settings.timeout_s) as response:
-                return _vectors(response.read(), len(texts))
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise _unavailable() from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unavailable() from error
+        return self._server.get_text_embedding_batch(texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         if self._session is None:
             raise RuntimeError("asynchronous embedding needs the session of open_embedding()")
-        url, body, headers = self._request(texts)
+        url, body, headers = self._server.request(texts)
         try:
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 if response.status != HTTPStatus.OK:
                     raise ValueError(f"status {response.status}")
-                return _vectors(await response.read(), len(texts))
+                return vectors(await response.read(), len(texts))
         except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
-            raise _unavailable() from error
+            raise unavailable() from error
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._get_text_embeddings([text])[0]
@@ -122,7 +89,7 @@ class BuiltInEmbedding(BaseEmbedding):
     _one_question: anyio.CapacityLimiter = PrivateAttr()
 
     def __init__(self) -> None:
-        super().__init__(model_name=minilm.MODEL_NAME, embed_batch_size=_BUILT_IN_BATCH)
+        super().__init__(model_name=minilm.MODEL_NAME, embed_batch_size=minilm.BATCH)
         self._one_question = anyio.CapacityLimiter(1)
 
     @classmethod
@@ -131,7 +98,7 @@ class BuiltInEmbedding(BaseEmbedding):
         return "BuiltInEmbedding"
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return minilm.embed_all(texts, threads=min(_MAX_THREADS, os.cpu_count() or 1))
+        return minilm.embed_all(texts)
 
     def _get_text_embedding(self, text: str) -> Embedding:
         vector: Embedding = minilm.load().embed(text).tolist()
@@ -148,12 +115,6 @@ class BuiltInEmbedding(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
         return await self._aget_text_embedding(query)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    # A redirect would carry the key to wherever it points.
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 @asynccontextmanager
@@ -174,17 +135,3 @@ async def open_embedding(
     )
     async with aiohttp.ClientSession(timeout=timeout) as session:
         yield EndpointEmbedding(settings, session)
-
-
-def _vectors(body: bytes, count: int) -> list[Embedding]:
-    data: list[dict[str, Any]] = sorted(json.loads(body)["data"], key=lambda item: item["index"])
-    vectors = [[float(x) for x in item["embedding"]] for item in data]
-    if len(vectors) != count or not all(vectors) or len({len(v) for v in vectors}) != 1:
-        raise ValueError(f"{len(vectors)} usable vectors for {count} texts")
-    return vectors
-
-
-def _unavailable() -> EngineError:
-    return EngineError(
-        "embedding_unavailable", "The embeddings server could not be used.", retryable=True
-    )

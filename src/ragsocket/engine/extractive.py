@@ -330,13 +330,23 @@ def _row(cells: Sequence[str], header: Sequence[str]) -> str:
     return "; ".join(named)
 
 
-def _of_paragraph(text: str) -> Iterator[str]:
+def sentence_ends(text: str) -> Iterator[int]:
+    """Yield where the sentences of a paragraph end, white space behind them included.
+
+    The last one ends with the paragraph, which is not said.
+    """
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        sentence = text[start : match.end()]
-        if not _NOT_AN_END.search(sentence.rstrip()):
-            yield from _bounded(sentence.strip())
+        if not _NOT_AN_END.search(text[start : match.end()].rstrip()):
             start = match.end()
+            yield start
+
+
+def _of_paragraph(text: str) -> Iterator[str]:
+    start = 0
+    for end in sentence_ends(text):
+        yield from _bounded(text[start:end].strip())
+        start = end
     yield from _bounded(text[start:].strip())
 
 

@@ -40,9 +40,9 @@ from ragsocket.engine.prompt import (
     count_messages,
     estimate_tokens,
     question_of,
-    search_query,
     with_evidence,
 )
+from ragsocket.engine.query import search_query
 from ragsocket.engine.token_stream import Message, TokenStream
 from ragsocket.settings import Settings
 

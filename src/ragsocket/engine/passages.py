@@ -4,31 +4,43 @@ Every row has an owner and a vector store, and every look-up takes both. A row o
 from the revision that bore it to the one in which it died; publishing a revision is one
 transaction that ends in one UPDATE of its store, so a reader sees the old revision or the new
 one. Dead rows stay until they are older than the previous revision, for answers that still run.
+
+What the next revision shall change is staged first, file by file, in rows that no reader looks
+at: a killed ingestion goes on behind the last file staged, and the transaction that publishes is
+a short one.
+
+Over 400 lines because the rows of a store are written and read in one place.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ragsocket.engine.database import Database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE vector_stores (
     id TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0, previous_revision INTEGER NOT NULL DEFAULT 0,
     recipe TEXT NOT NULL DEFAULT '', has_vectors INTEGER NOT NULL DEFAULT 0,
-    embed_model TEXT, dimensions INTEGER,
+    embed_model TEXT, dimensions INTEGER, staged_recipe TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (owner, id)
 );
 CREATE TABLE files (
     id TEXT NOT NULL, vector_store_id TEXT NOT NULL, owner TEXT NOT NULL,
     path TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-    status TEXT NOT NULL, error TEXT,
+    status TEXT NOT NULL, error TEXT, stat TEXT NOT NULL,
+    PRIMARY KEY (owner, vector_store_id, id)
+);
+CREATE TABLE staged_files (
+    id TEXT NOT NULL, vector_store_id TEXT NOT NULL, owner TEXT NOT NULL,
+    path TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+    status TEXT NOT NULL, error TEXT, stat TEXT NOT NULL,
     PRIMARY KEY (owner, vector_store_id, id)
 );
 CREATE TABLE passages (
@@ -38,6 +50,7 @@ CREATE TABLE passages (
     born_revision INTEGER NOT NULL, died_revision INTEGER
 );
 CREATE INDEX passages_by_file ON passages (owner, vector_store_id, file_id);
+CREATE INDEX passages_staged ON passages (owner, vector_store_id) WHERE born_revision = 0;
 CREATE TABLE embeddings (
     owner TEXT NOT NULL, vector_store_id TEXT NOT NULL, text_sha256 BLOB NOT NULL,
     vector BLOB NOT NULL,
@@ -62,6 +75,7 @@ class Store:
         has_vectors: whether the published revision has vectors.
         embed_model: model of the stored embeddings, or None.
         dimensions: length of the stored embeddings, or None.
+        staged_recipe: how the files were split that are staged for the next revision.
     """
 
     id: str
@@ -72,11 +86,16 @@ class Store:
     has_vectors: bool = False
     embed_model: str | None = None
     dimensions: int | None = None
+    staged_recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a store; `path` is relative to the ingested folder, `size` in bytes."""
+    """A file of a store; `path` is relative to the ingested folder, `size` in bytes.
+
+    `stat` is what the file system said of it, so that what it says the same of is not read again;
+    empty where that would prove nothing.
+    """
 
     id: str
     path: str
@@ -84,6 +103,7 @@ class File:
     size: int
     status: FileStatus = "completed"
     error: str | None = None
+    stat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +225,7 @@ class Passages(Database):
         """
         key = (store.owner, store.id)
         with self.transaction():
-            for table in ("passages", "files", "embeddings"):
+            for table in ("passages", "files", "staged_files", "embeddings"):
                 self._all(f"DELETE FROM {table} WHERE owner = ? AND vector_store_id = ?", key)
             self._all(
                 "UPDATE vector_stores SET previous_revision = max(revision, previous_revision),"
@@ -227,7 +247,7 @@ class Passages(Database):
 
     def _files(self, which: str, *parameters: str) -> list[File]:
         rows = self._all(
-            "SELECT id, path, sha256, size, status, error FROM files"
+            f"SELECT {_FILE_COLUMNS} FROM files"
             f" WHERE owner = ? AND vector_store_id = ? AND status != 'removed' AND {which}",
             parameters,
         )
@@ -235,34 +255,109 @@ class Passages(Database):
 
     def save_files(self, store: Store, files: Iterable[File]) -> None:
         """Add files or replace those with the same id."""
+        self._save_files("files", store, files)
+
+    def _save_files(self, table: str, store: Store, files: Iterable[File]) -> None:
         self._many(
-            "INSERT OR REPLACE INTO files"
-            " (id, path, sha256, size, status, error, vector_store_id, owner)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO {table} ({_FILE_COLUMNS}, vector_store_id, owner)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (f.id, f.path, f.sha256, f.size, f.status, f.error, store.id, store.owner)
+                (f.id, f.path, f.sha256, f.size, f.status, f.error, f.stat, store.id, store.owner)
                 for f in files
             ),
         )
 
-    # Passages.
+    # What the next revision changes.
 
-    def bury(self, store: Store, file_ids: Iterable[str], revision: int) -> None:
-        """Let the passages of files end with the revision before this one."""
-        self._many(
-            "UPDATE passages SET died_revision = ? WHERE owner = ? AND vector_store_id = ?"
-            " AND file_id = ? AND died_revision IS NULL",
-            ((revision, store.owner, store.id, file_id) for file_id in file_ids),
+    def stage(self, store: Store, file: File, passages: Iterable[Passage] = ()) -> None:
+        """Stage a file with all its passages, in place of what was staged of it before."""
+        with self.transaction():
+            self.unstage(store, file.id)
+            self._save_files("staged_files", store, [file])
+            self._save_passages(store, passages)
+
+    def unstage(self, store: Store, file_id: str) -> None:
+        """Take back what was staged of a file."""
+        key = (store.owner, store.id, file_id)
+        which = "WHERE owner = ? AND vector_store_id = ?"
+        self._all(f"DELETE FROM staged_files {which} AND id = ?", key)
+        self._all(f"DELETE FROM passages {which} AND file_id = ? AND born_revision = 0", key)
+
+    def stage_anew(self, store: Store, recipe: str) -> None:
+        """Take back all that was staged, and note how files will be split that are staged now."""
+        key = (store.owner, store.id)
+        which = "WHERE owner = ? AND vector_store_id = ?"
+        with self.transaction():
+            self._all(f"DELETE FROM staged_files {which}", key)
+            self._all(f"DELETE FROM passages {which} AND born_revision = 0", key)
+            self._all(
+                "UPDATE vector_stores SET staged_recipe = ? WHERE owner = ? AND id = ?",
+                (recipe, *key),
+            )
+
+    def staged(self, store: Store) -> dict[str, File]:
+        """Return the files that are staged, by id."""
+        rows = self._all(
+            f"SELECT {_FILE_COLUMNS} FROM staged_files WHERE owner = ? AND vector_store_id = ?",
+            (store.owner, store.id),
+        )
+        return {row[0]: File(*row) for row in rows}
+
+    def changes_passages(self, store: Store) -> bool:
+        """Return whether what is staged adds or takes out passages."""
+        key = (store.owner, store.id)
+        born = "SELECT 1 FROM passages WHERE owner = ? AND vector_store_id = ?"
+        dies = f"{born} AND died_revision IS NULL AND file_id IN ({_STAGED_IDS})"
+        return bool(self._all(f"{born} AND born_revision = 0 LIMIT 1", key)) or bool(
+            self._all(f"{dies} LIMIT 1", key * 2)
         )
 
-    def bear(self, store: Store, passages: Iterable[Passage], revision: int) -> None:
-        """Add passages that are there from this revision on."""
-        where = (store.owner, store.id, revision)
+    def coming(self, store: Store) -> list[tuple[int, bytes]]:
+        """Return (row, text_sha256) of every passage that the next revision has."""
+        return self._all(
+            "SELECT row, text_sha256 FROM passages WHERE owner = ? AND vector_store_id = ?"
+            f" AND died_revision IS NULL AND (born_revision = 0 OR file_id NOT IN ({_STAGED_IDS}))"
+            " ORDER BY row",
+            (store.owner, store.id) * 2,
+        )
+
+    def take_staged(self, store: Store, revision: int) -> None:
+        """Let what is staged be there from this revision on, and what it replaces end."""
+        key = (store.owner, store.id)
+        which = "WHERE owner = ? AND vector_store_id = ?"
+        self._all(
+            f"UPDATE passages SET died_revision = ? {which} AND file_id IN ({_STAGED_IDS})"
+            " AND born_revision > 0 AND died_revision IS NULL",
+            (revision, *key * 2),
+        )
+        self._all(
+            f"UPDATE passages SET born_revision = ? {which} AND born_revision = 0",
+            (revision, *key),
+        )
+        columns = f"{_FILE_COLUMNS}, vector_store_id, owner"
+        self._all(
+            f"INSERT OR REPLACE INTO files ({columns}) SELECT {columns} FROM staged_files {which}",
+            key,
+        )
+        self._all(f"DELETE FROM staged_files {which}", key)
+
+    # Passages.
+
+    def _save_passages(self, store: Store, passages: Iterable[Passage]) -> None:
         self._many(
             "INSERT INTO passages (owner, vector_store_id, born_revision, id, file_id, ordinal,"
-            " text, text_sha256, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " text, text_sha256, place) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)",
             (
-                (*where, p.id, p.file_id, p.ordinal, p.text, text_sha256(p.text), p.place)
+                (
+                    store.owner,
+                    store.id,
+                    p.id,
+                    p.file_id,
+                    p.ordinal,
+                    p.text,
+                    text_sha256(p.text),
+                    p.place,
+                )
                 for p in passages
             ),
         )
@@ -282,18 +377,27 @@ class Passages(Database):
         """Return the texts of a file's passages that have not died, in order."""
         rows = self._all(
             "SELECT text FROM passages WHERE owner = ? AND vector_store_id = ? AND file_id = ?"
-            " AND died_revision IS NULL ORDER BY ordinal",
+            " AND died_revision IS NULL AND born_revision > 0 ORDER BY ordinal",
             (owner, vector_store_id, file_id),
         )
         return [row[0] for row in rows]
 
-    def living(self, store: Store) -> list[tuple[int, str, str, bytes]]:
-        """Return (row, file id, text, text_sha256) of every passage that has not died."""
+    def living(self, store: Store) -> list[tuple[int, bytes]]:
+        """Return (row, text_sha256) of every published passage that has not died."""
         return self._all(
-            "SELECT row, file_id, text, text_sha256 FROM passages"
-            " WHERE owner = ? AND vector_store_id = ? AND died_revision IS NULL ORDER BY row",
+            "SELECT row, text_sha256 FROM passages WHERE owner = ? AND vector_store_id = ?"
+            " AND died_revision IS NULL AND born_revision > 0 ORDER BY row",
             (store.owner, store.id),
         )
+
+    def texts_of(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts of passages by row, which must exist, in that order."""
+        found: dict[int, str] = {}
+        for start in range(0, len(rows), _MARKS):
+            some = rows[start : start + _MARKS]
+            marks = ",".join("?" * len(some))
+            found |= dict(self._all(f"SELECT row, text FROM passages WHERE row IN ({marks})", some))
+        return [found[row] for row in rows]
 
     def find(self, owner: str, vector_store_id: str, rows: Sequence[int]) -> list[FoundPassage]:
         """Return passages by row, in the order asked for; rows that are purged are left out."""
@@ -313,15 +417,17 @@ class Passages(Database):
 
     # Embeddings: by text, so that what moves inside a folder is not embedded again.
 
-    def embeddings(self, store: Store) -> dict[bytes, bytes]:
-        """Return a store's vectors (float32, little-endian bytes) by `text_sha256`."""
-        return dict(
-            self._all(
-                "SELECT text_sha256, vector FROM embeddings"
-                " WHERE owner = ? AND vector_store_id = ?",
-                (store.owner, store.id),
-            )
-        )
+    def embeddings(self, store: Store) -> Iterator[tuple[bytes, bytes]]:
+        """Yield `text_sha256` and vector (float32, little-endian bytes) of a store's texts."""
+        last = 0
+        while rows := self._all(
+            "SELECT rowid, text_sha256, vector FROM embeddings WHERE owner = ?"
+            " AND vector_store_id = ? AND rowid > ? ORDER BY rowid LIMIT 1000",
+            (store.owner, store.id, last),
+        ):
+            last = rows[-1][0]
+            for _, sha256, vector in rows:
+                yield sha256, vector
 
     def embedded(self, store: Store) -> set[bytes]:
         """Return the `text_sha256` of every stored vector."""
@@ -355,8 +461,13 @@ class Passages(Database):
 
 
 _STORE_COLUMNS = (
-    "id, owner, revision, previous_revision, recipe, has_vectors, embed_model, dimensions"
+    "id, owner, revision, previous_revision, recipe, has_vectors, embed_model, dimensions,"
+    " staged_recipe"
 )
+_FILE_COLUMNS = "id, path, sha256, size, status, error, stat"
+_STAGED_IDS = "SELECT id FROM staged_files WHERE owner = ? AND vector_store_id = ?"
+# So many values go into one statement.
+_MARKS = 500
 
 
 def _store(row: tuple[Any, ...]) -> Store:

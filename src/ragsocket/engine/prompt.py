@@ -89,9 +89,6 @@ class Profile:
         return self.context_tokens // 2
 
 
-QUERY_TURNS = 3
-QUERY_CHARACTERS = 2000
-
 # What chat templates add around one message: role, begin and end.
 _MESSAGE_TOKENS = 4
 # What models take for a picture of a thousand pixels each way, and for one looked at from afar.
@@ -182,16 +179,6 @@ def question_of(turns: Sequence[Turn]) -> str:
             param="input",
         )
     return text
-
-
-def search_query(turns: Sequence[Turn]) -> str:
-    """Return what to search for: the last three user turns, so that a follow-up finds its topic.
-
-    The newest comes first: where something is cut off, here at 2,000 characters or in an
-    embedding model at its own limit, it is then the oldest.
-    """
-    texts = [turn.text.strip() for turn in turns if turn.role == "user" and turn.text.strip()]
-    return "\n".join(texts[: -QUERY_TURNS - 1 : -1])[:QUERY_CHARACTERS].strip()
 
 
 def build_messages(

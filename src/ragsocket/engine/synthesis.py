@@ -188,12 +188,7 @@ class _Calls:
                 await asyncio.wait(others)
 
     def _add(self, usage: Usage) -> None:
-        before = self.usage or Usage(0, 0, estimated=False)
-        self.usage = Usage(
-            before.input_tokens + usage.input_tokens,
-            before.output_tokens + usage.output_tokens,
-            estimated=False,
-        )
+        self.usage = usage if self.usage is None else self.usage + usage
 
 
 def _synthesizer(

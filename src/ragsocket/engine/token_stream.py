@@ -306,7 +306,10 @@ class OpenAICompatible:
             log_upstream("cannot be reached", str(error), self._key)
             raise upstream_error("upstream_unavailable") from error
         log_upstream(f"answered with status {status}", text, self._key)
-        raise upstream_error(_code(status))
+        # It may also be a date, which our clock would have to agree about.
+        wait = response.headers.get("Retry-After", "")
+        seconds = float(wait) if wait.isdecimal() and len(wait) < 6 else None
+        raise upstream_error(_code(status), retry_after_s=seconds)
 
     async def _post(self, payload: bytes) -> aiohttp.ClientResponse:
         if self._closed:

@@ -30,6 +30,7 @@ from ragsocket.engine.ingestion.job import DEFAULT_VECTOR_STORE, uploads_part
 from ragsocket.engine.intake import Intake
 from ragsocket.engine.kept import KeptBytes
 from ragsocket.engine.passages import File
+from ragsocket.engine.samples import sample_questions
 from ragsocket.errors import RequestError
 from ragsocket.settings import Settings
 
@@ -261,6 +262,7 @@ class Uploads:
     def _shown(self, entry: Entry) -> VectorStore:
         members = self._all_members(entry)
         parts = (entry.id, uploads_part(entry.id))
+        is_folder = entry.id == DEFAULT_VECTOR_STORE
         return VectorStore(
             id=entry.id,
             name=entry.name,
@@ -270,8 +272,9 @@ class Uploads:
             metadata=entry.metadata,
             counts=Counter(member.status for member in members),
             size=sum(member.size for member in members),
-            is_folder=entry.id == DEFAULT_VECTOR_STORE,
+            is_folder=is_folder,
             index_revision=max(self._index.revision_of(entry.owner, part) for part in parts),
+            sample_questions=sample_questions(self._settings.data) if is_folder else (),
         )
 
     # Files of a store.
@@ -397,6 +400,8 @@ class Uploads:
             created_at=self._of_folder(file).created_at,
             status="completed" if file.error is None else "failed",
             size=file.size,
+            name=file.path,
+            in_folder=True,
             attributes=attributes.get(file.id, {}),
             fault=None if file.error is None else "invalid_file",
             error=file.error,
@@ -450,6 +455,7 @@ class Uploads:
         *,
         top_k: int,
         filters: Filter | None = None,
+        rerank: bool | None = None,
     ) -> Sequence[Source]:
         """See `Documents`."""
         await self.store(owner, vector_store_id)
@@ -459,6 +465,7 @@ class Uploads:
             vector_store_ids=(vector_store_id,),
             top_k=top_k,
             filters=filters,
+            rerank=rerank,
         )
         return found.sources
 

@@ -6,8 +6,8 @@ They speak LlamaIndex's interfaces alone, so that another database's store can s
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from anyio import to_thread
@@ -17,31 +17,39 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
+    MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 
+from ragsocket.engine.base import Filter
+from ragsocket.engine.doubles import without_doubles
 from ragsocket.engine.embeddings import BuiltInEmbedding, EndpointEmbedding
 from ragsocket.engine.ingestion.pipeline import LOCK_WAIT_S, only_ingestion, publish
 from ragsocket.engine.ingestion.revision import Places, Revision, load
+from ragsocket.engine.metadata_filters import from_metadata_filters
 from ragsocket.engine.passages import File, Passage, Passages, make_passage_id, text_sha256
+from ragsocket.engine.selection import Selection
 from ragsocket.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
 RANK_CONSTANT = 60
-# Candidates per list and passage wanted: fusion and the removal of doubles need a reserve.
+# Candidates per list: fusion and the removal of doubles need a reserve.
 CANDIDATES = 3
+FEWEST_CANDIDATES = 30
+
+Choose: TypeAlias = "Callable[[Filter | None], Places | None]"
 
 
 class PassageVectorStore(BasePydanticVectorStore):
     """One vector store of the SQLite file as a LlamaIndex vector store.
 
     Queries run on one revision: by vector (mode `default`) or by words (`sparse`,
-    `text_search`), among all passages or those of `among`; metadata filters are not supported.
-    `add` and `delete` each publish a new revision, for stores that are not kept in line with a
-    folder.
+    `text_search`), among the passages that `choose` allows. Metadata filters choose by the
+    attributes of files, before anything is ranked. `add` and `delete` each publish a new
+    revision, for stores that are not kept in line with a folder.
     """
 
     _passages: Passages = PrivateAttr()
@@ -49,7 +57,8 @@ class PassageVectorStore(BasePydanticVectorStore):
     _vector_store_id: str = PrivateAttr()
     _revision: Revision | None = PrivateAttr()
     _embed_model: str = PrivateAttr()
-    _among: Places | None = PrivateAttr()
+    _choose: Choose = PrivateAttr()
+    _chosen: tuple[MetadataFilters | None, Places | None] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -58,15 +67,26 @@ class PassageVectorStore(BasePydanticVectorStore):
         vector_store_id: str,
         revision: Revision | None = None,
         embed_model: str = "unknown",
-        among: Places | None = None,
+        choose: Choose | None = None,
     ) -> None:
+        """Name a store and the revision that is asked.
+
+        Args:
+            passages: the SQLite file.
+            owner: whose store it is.
+            vector_store_id: the store.
+            revision: what queries run on; None for a store that is empty so far.
+            embed_model: name of what makes the vectors of nodes that are added.
+            choose: returns which passages pass a filter, None for all; None for a filter by the
+                ids and names of files alone.
+        """
         super().__init__(stores_text=True)
         self._passages = passages
         self._owner = owner
         self._vector_store_id = vector_store_id
         self._revision = revision
         self._embed_model = embed_model
-        self._among = among
+        self._choose = choose or self._choose_by_name
 
     @property
     def client(self) -> Passages:
@@ -79,10 +99,10 @@ class PassageVectorStore(BasePydanticVectorStore):
         Raises:
             NotImplementedError: the mode or a filter is not supported.
         """
-        if query.filters or query.node_ids or query.doc_ids:
-            raise NotImplementedError("PassageVectorStore has no filters")
+        if query.node_ids or query.doc_ids:
+            raise NotImplementedError("PassageVectorStore filters by metadata alone")
         found: list[tuple[int, float]] = []
-        count, among = query.similarity_top_k, self._among
+        count, among = query.similarity_top_k, self._among(query.filters)
         if query.mode == VectorStoreQueryMode.DEFAULT:
             if self._revision and query.query_embedding:
                 found = self._revision.search_vectors(query.query_embedding, count, among)
@@ -111,6 +131,18 @@ class PassageVectorStore(BasePydanticVectorStore):
             ids=[passage.id for passage in passages],
         )
 
+    def _among(self, filters: MetadataFilters | None) -> Places | None:
+        # A search asks twice, by vector and by words, with the same filters.
+        if self._chosen is None or self._chosen[0] is not filters:
+            asked = from_metadata_filters(filters) if filters is not None else None
+            self._chosen = filters, self._choose(asked)
+        return self._chosen[1]
+
+    def _choose_by_name(self, filters: Filter | None) -> Places | None:
+        if filters is None or self._revision is None:
+            return None
+        return Selection(None).places(self._passages, self._revision, filters)
+
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Do the same as `query`, in a thread."""
         return await to_thread.run_sync(self.query, query)
@@ -134,7 +166,7 @@ class PassageVectorStore(BasePydanticVectorStore):
                 passage_id = make_passage_id(file_id, text, ordinal)
                 passages.append(Passage(passage_id, file_id, ordinal, text, place))
         vectors = [(node.get_content(), node.embedding) for node in nodes if node.embedding]
-        self._publish(files, passages, list(by_file), vectors if len(vectors) == len(nodes) else [])
+        self._publish(files, passages, vectors if len(vectors) == len(nodes) else [])
         return [passage.id for passage in passages]
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -150,7 +182,7 @@ class PassageVectorStore(BasePydanticVectorStore):
             if file.id == ref_doc_id
         ]
         if files:
-            self._publish(files, [], [ref_doc_id], [])
+            self._publish(files, [], [])
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do the same as `delete`, in a thread."""
@@ -160,7 +192,6 @@ class PassageVectorStore(BasePydanticVectorStore):
         self,
         files: list[File],
         passages: list[Passage],
-        dead: list[str],
         vectors: list[tuple[str, list[float]]],
     ) -> None:
         db = self._passages
@@ -170,17 +201,21 @@ class PassageVectorStore(BasePydanticVectorStore):
                 store = db.open_store(self._owner, self._vector_store_id)
                 db.save_embeddings(store, self._embed_model, len(vectors[0][1]), rows)
             store = db.open_store(self._owner, self._vector_store_id)
-            store = publish(db, store, files, passages, dead, store.embed_model is not None)
+            db.stage_anew(store, "")
+            for file in files:
+                db.stage(store, file, [one for one in passages if one.file_id == file.id])
+            store = publish(db, store, store.embed_model is not None)
             self._revision = load(db.path, store.owner, store.id, store.revision)
 
 
 class HybridRetriever(BaseRetriever):
-    """Asks vector stores by vector and by words, and fuses the lists by reciprocal rank.
+    """Asks vector stores by vector and by words, and fuses the lists.
 
-    The order is by rank. A node's score, 0 to 1, is the mean of its two similarities if
-    `all_embedded` says that each could have both, and the better one otherwise: what only words or
-    only vectors find is less likely to the point. Of passages with the same text the best one is
-    returned.
+    If `all_embedded` says that each node could have both similarities, a node's score, 0 to 1, is
+    their mean, and the order is by score: what only words or only vectors find is less likely to
+    the point. Otherwise the score is the better one of the two, and the order is by reciprocal
+    rank, so that nodes without a vector are not held back. Of passages that say the same the best
+    one is returned.
     """
 
     def __init__(
@@ -192,6 +227,7 @@ class HybridRetriever(BaseRetriever):
         *,
         vectors_required: bool = False,
         all_embedded: bool = False,
+        filters: MetadataFilters | None = None,
     ) -> None:
         super().__init__()
         self._by_words = by_words
@@ -200,6 +236,7 @@ class HybridRetriever(BaseRetriever):
         self._top_k = top_k
         self._vectors_required = vectors_required
         self._all_embedded = all_embedded
+        self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vector = query_bundle.embedding
@@ -212,9 +249,9 @@ class HybridRetriever(BaseRetriever):
         vector = query_bundle.embedding or await self._embed(query_bundle.query_str)
         queries = self._queries(query_bundle.query_str, vector)
         # One after the other: words take a millisecond, and errors stay single ones.
-        return self._fuse(
-            [[await store.aquery(query) for store in stores] for stores, query in queries]
-        )
+        lists = [[await store.aquery(query) for store in stores] for stores, query in queries]
+        # In a thread as well: passages are held against each other.
+        return await to_thread.run_sync(self._fuse, lists)
 
     async def _embed(self, query: str) -> list[float] | None:
         if not self._by_vector or self._embed_model is None:
@@ -237,19 +274,23 @@ class HybridRetriever(BaseRetriever):
     def _queries(
         self, text: str, vector: list[float] | None
     ) -> list[tuple[Sequence[BasePydanticVectorStore], VectorStoreQuery]]:
-        count = self._top_k * CANDIDATES
+        count = max(self._top_k * CANDIDATES, FEWEST_CANDIDATES)
         queries = [
             (
                 self._by_words,
                 VectorStoreQuery(
-                    query_str=text, similarity_top_k=count, mode=VectorStoreQueryMode.SPARSE
+                    query_str=text,
+                    similarity_top_k=count,
+                    mode=VectorStoreQueryMode.SPARSE,
+                    filters=self._filters,
                 ),
             )
         ]
         if vector is not None:
-            queries.append(
-                (self._by_vector, VectorStoreQuery(query_embedding=vector, similarity_top_k=count))
+            by_vector = VectorStoreQuery(
+                query_embedding=vector, similarity_top_k=count, filters=self._filters
             )
+            queries.append((self._by_vector, by_vector))
         return queries
 
     def _fuse(self, lists: Sequence[Sequence[VectorStoreQueryResult]]) -> list[NodeWithScore]:
@@ -275,11 +316,7 @@ class HybridRetriever(BaseRetriever):
                 known = nodes.setdefault(key, NodeWithScore(node=node, score=0.0))
                 score = known.score or 0.0
                 known.score = score + similarity / 2 if means else max(score, similarity)
-        seen: set[str] = set()
-        best: list[NodeWithScore] = []
-        for key in sorted(ranks, key=lambda key: -ranks[key]):
-            text = " ".join(nodes[key].node.get_content().split()).casefold()
-            if text not in seen:
-                seen.add(text)
-                best.append(nodes[key])
-        return best[: self._top_k]
+        order = {key: node.score or 0.0 for key, node in nodes.items()} if means else ranks
+        best = [nodes[key] for key in sorted(nodes, key=lambda key: (-order[key], -ranks[key]))]
+        texts = [hit.node.get_content() for hit in best]
+        return [best[place] for place in without_doubles(texts, self._top_k)]

@@ -75,7 +75,7 @@ INCLUDED = {
 TOOL_TYPES = ("file_search", "function")
 
 TOOL_REFUSED = {
-    "ranking_options": "passages are ranked in one way",
+    "ranking_options": "retrieval.rerank says how passages are ranked",
 }
 """Members of a tool that are refused by name, with the reason."""
 
@@ -99,6 +99,16 @@ class RetrievalOptions(Wire):
     filters: FileFilter | None = Field(
         None,
         description="Which files may be found, beside what the tool's `filters` say; see Filters.",
+    )
+    query: Literal["turns", "last", "model"] | None = Field(
+        None,
+        description="What is searched for: the last three user turns, the `last` one alone, or for "
+        "a follow-up what the `model` makes of the conversation. None is the operator's choice.",
+    )
+    rerank: Flag | None = Field(
+        None,
+        description="`false`: the search's own order; `true`: the reranker's, refused where there "
+        "is none. None is the reranker's if there is one.",
     )
 
 
@@ -136,6 +146,11 @@ class ResponseCreate(Wire):
     previous_response_id: ResourceId | None = Field(None, description="The response to go on from.")
     conversation: ResourceId | ConversationRef | None = Field(
         None, description="The conversation to go on with; its head moves to this response."
+    )
+    from_start: Flag | None = Field(
+        None,
+        description="`true`: answered as the first question of its conversation, whose head moves "
+        "here; nothing before it is told to the model (an extra).",
     )
     store: Flag | None = Field(
         None,
@@ -276,6 +291,12 @@ class ResponseCreate(Wire):
             raise _wrong("tool_choice", "required needs a tool")
         if self.functions and self.retrieval.response_mode != "compact":
             raise _wrong("retrieval.response_mode", "functions need the mode compact")
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_to_go_on_from(self) -> ResponseCreate:
+        if self.from_start and self.previous_response_id is not None:
+            raise _wrong("from_start", "previous_response_id is something before; leave one out")
         return self
 
     @model_validator(mode="after")

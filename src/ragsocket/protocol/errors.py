@@ -83,7 +83,7 @@ EVENT_ERRORS: dict[str, Fact] = {
     ErrorCode.FILE_NOT_FOUND: Fact("there is no such file, or not in that vector store", False),
     ErrorCode.VECTOR_STORE_NOT_FOUND: Fact("there is no such vector store", False),
     ErrorCode.FILE_BATCH_NOT_FOUND: Fact("there is no such file batch in that store", False),
-    ErrorCode.UNSUPPORTED_FILE: Fact("the file is neither a PDF, a web page nor text", False),
+    ErrorCode.UNSUPPORTED_FILE: Fact("the file is of a kind that is not read", False),
     ErrorCode.FOLDER_READ_ONLY: Fact("the folder of documents changes by itself alone", False),
     ErrorCode.QUOTA_EXCEEDED: Fact("the files or vector stores are as many as may be", False),
     ErrorCode.TOO_MANY_FILES: Fact("too many files are in progress; wait for some", True),

@@ -19,6 +19,7 @@ from ragsocket.protocol.client_events import (
 from ragsocket.protocol.errors import ErrorCode
 from ragsocket.protocol.ids import item_id
 from ragsocket.protocol.resources import (
+    CitationFacts,
     ConversationRef,
     Facts,
     FileCitation,
@@ -123,13 +124,24 @@ def _said_by_the_server() -> tuple[Wire, ...]:
         attributes={"place": "Ferry"},
     )
     found = searching.model_copy(update={"status": "completed", "results": (passage,)})
-    mark = FileCitation(file_id="file_ferry", filename="ferry.md", index=11)
+    mark = FileCitation(
+        file_id="file_ferry",
+        filename="ferry.md",
+        index=11,
+        ragsocket=CitationFacts(passage=1, matched=False),
+    )
     blank, part = OutputText(text=""), OutputText(text=TEXT, annotations=(mark,))
     whole = OutputMessage(id=MESSAGE, status="completed", content=(part,))
     cut = OutputMessage(id=MESSAGE, status="incomplete", content=(OutputText(text="At 7:40"),))
     usage = Usage(input_tokens=96, output_tokens=6, total_tokens=102)
     ended = {"completed_at": 1795600001, "usage": usage}
-    facts = {"retrieval_ms": 3.2, "ttft_ms": 140.0, "total_ms": 260.0, "index_revision": 1}
+    facts = {
+        "retrieval_ms": 3.2,
+        "ttft_ms": 140.0,
+        "total_ms": 260.0,
+        "index_revision": 1,
+        "query": "turns",
+    }
     here = {"item_id": MESSAGE, "output_index": 1, "content_index": 0}
     there = {"item_id": REASONING, "output_index": 1, "content_index": 0}
     searched = {"output_index": 0, "item_id": SEARCH}

@@ -126,7 +126,9 @@ class VectorStoreFileUpdate(Request):
 class RankingOptions(Request):
     """How passages are ranked."""
 
-    ranker: str | None = Field(None, description="No effect; passages are ranked in one way.")
+    ranker: str | None = Field(
+        None, description="`none`: without the reranker; any other is the reranker if there is one."
+    )
     score_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Passages of a lower score are left out."
     )
@@ -194,10 +196,13 @@ class VectorStoreFacts(Wire):
         is_folder: True for the store of the folder of documents, which answers are made from
             that name no store.
         index_revision: revision that a search runs on; 0 before the first.
+        sample_questions: questions that one could ask of it; the folder says which, in its file
+            `questions.jsonl`.
     """
 
     is_folder: bool
     index_revision: int
+    sample_questions: tuple[str, ...] = ()
 
 
 class VectorStoreObject(Wire):
@@ -239,6 +244,18 @@ class ChunkingStrategy(Wire):
     static: Chunks
 
 
+class VectorStoreFileFacts(Wire):
+    """What this server adds to a file in a vector store.
+
+    Attributes:
+        filename: as the file itself has it.
+        in_folder: True for a file of the folder of documents, which changes there alone.
+    """
+
+    filename: str
+    in_folder: bool
+
+
 class VectorStoreFileObject(Wire):
     """A file in a vector store; `completed` once its passages can be found."""
 
@@ -251,6 +268,7 @@ class VectorStoreFileObject(Wire):
     usage_bytes: int
     attributes: dict[str, AttributeValue]
     chunking_strategy: ChunkingStrategy
+    ragsocket: VectorStoreFileFacts
 
 
 class VectorStoreFileBatchObject(Wire):

@@ -51,16 +51,30 @@ class Wire(BaseModel):
     )
 
 
-class FileCitation(Wire):
-    """A mark in the text that names a retrieved file.
+class CitationFacts(Wire):
+    """What this server adds to a citation.
 
-    `index` counts Unicode code points from the start of the text to the end of the mark.
+    Attributes:
+        passage: which of the search's results it is, from 1.
+        matched: True if the model set no mark there: the sentence that ends there was found in
+            the passage's words, afterwards.
+    """
+
+    passage: Integer
+    matched: Flag
+
+
+class FileCitation(Wire):
+    """A mark in the text that names a retrieved file, or a sentence that was found in one.
+
+    `index` counts Unicode code points from the start of the text to the end of mark or sentence.
     """
 
     type: Literal["file_citation"] = "file_citation"
     file_id: str
     filename: str
     index: Integer
+    ragsocket: Annotated[CitationFacts | None, Field(exclude_if=_absent)] = None
 
 
 class OutputText(Wire):
@@ -264,9 +278,12 @@ class Facts(Wire):
         reason: why it ended; None while it runs.
         code: error code of a failure.
         reference: id under which the log knows the failure.
+        retry_after_s: seconds after which to ask again, where the model's server said so.
         resumable: whether its events can be replayed.
         index_revision: revision of the documents it was answered from.
         retrieval_ms: time spent searching, milliseconds.
+        query: what was searched for: `turns`, `last`, or what the `model` wrote.
+        reranked: True for a reranker's order of the passages, False if it failed.
         ttft_ms: from acceptance to the first text, milliseconds.
         total_ms: from acceptance to the end, milliseconds.
         usage_estimated: True if the token counts are this server's own.
@@ -277,9 +294,12 @@ class Facts(Wire):
     reason: Reason | None = None
     code: str | None = None
     reference: str | None = None
+    retry_after_s: Annotated[float | None, Field(exclude_if=_absent)] = None
     resumable: bool = True
     index_revision: int | None = None
     retrieval_ms: float | None = None
+    query: Annotated[Literal["turns", "last", "model"] | None, Field(exclude_if=_absent)] = None
+    reranked: Annotated[bool | None, Field(exclude_if=_absent)] = None
     ttft_ms: float | None = None
     total_ms: float | None = None
     usage_estimated: bool | None = None
@@ -312,6 +332,8 @@ class ComparisonFilter(Wire):
         if isinstance(self.value, tuple) != (self.type in ("in", "nin")):
             wanted = "a list" if self.type in ("in", "nin") else "one value, not a list"
             raise ValueError(f"the value for {self.type} must be {wanted}")
+        if isinstance(self.value, bool) and self.type in ("gt", "gte", "lt", "lte"):
+            raise ValueError(f"{self.type} compares texts or numbers; true and false have no order")
         return self
 
 

@@ -62,25 +62,32 @@ class ResponseInProgress(ServerEvent):
     response: Response
 
 
-class ResponseCompleted(ServerEvent):
+class Terminal(ServerEvent):
+    """Base of the events that end a response.
+
+    Where one is all that comes for an ask which was answered before, `event_id` is that of the ask.
+    """
+
+    response: Response
+    event_id: Annotated[str | None, Optional] = None
+
+
+class ResponseCompleted(Terminal):
     """Terminal: the answer is whole."""
 
     type: Literal["response.completed"] = "response.completed"
-    response: Response
 
 
-class ResponseIncomplete(ServerEvent):
+class ResponseIncomplete(Terminal):
     """Terminal: the answer ends at its cut, or the model stopped early."""
 
     type: Literal["response.incomplete"] = "response.incomplete"
-    response: Response
 
 
-class ResponseFailed(ServerEvent):
+class ResponseFailed(Terminal):
     """Terminal: the answer could not be produced; the text so far is kept."""
 
     type: Literal["response.failed"] = "response.failed"
-    response: Response
 
 
 class OutputItemAdded(ServerEvent):

@@ -200,6 +200,8 @@ class Defaults:
                 response_mode=asked.response_mode,
                 vector_store_ids=tool.vector_store_ids if tool else (),
                 filters=_both(tool.filters if tool else None, asked.filters),
+                query=asked.query,
+                rerank=asked.rerank,
             ),
             sampling=Sampling(
                 temperature=request.temperature,

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from sqlalchemy import Connection, asc, delete, desc, exists, insert, or_, select, update
 
 from ragsocket.errors import RequestError
@@ -24,7 +23,7 @@ from ragsocket.protocol.listing import Item, Part, as_listed, not_listed
 from ragsocket.protocol.resources import ConversationRef, Facts, Response
 from ragsocket.responses.asking import with_new_ids
 from ragsocket.responses.database import CONVERSATIONS, RESPONSES
-from ragsocket.responses.history import Record
+from ragsocket.responses.history import Record, parse
 from ragsocket.responses.kept import blank, drop_item, ended
 from ragsocket.responses.lineage import Lineage, no_conversation
 from ragsocket.responses.wording import title_of
@@ -347,8 +346,7 @@ class Conversations:
             )
         by_id = {row["id"]: row for row in rows}
         ordered = [by_id[id] for id in response_ids if id in by_id]
-        # Long answers with their passages take more than a moment to parse.
-        return await anyio.to_thread.run_sync(lambda: [Record.of(row) for row in ordered])
+        return await parse(ordered)
 
     async def _record_with(self, conversation_id: str, item_id: str) -> Record:
         walk = await self._walk(conversation_id)

@@ -7,7 +7,7 @@ without words stays, so that the responses which came after go on from what came
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
@@ -164,20 +164,26 @@ def retitle(
     row = connection.execute(select(CONVERSATIONS).where(*here)).mappings().first()
     if row is None or row["opening"] is None or row["opening"] != opening(gone):
         return
-    left = connection.execute(
-        select(RESPONSES.c.input)
-        .where(
-            RESPONSES.c.owner == owner,
-            RESPONSES.c.conversation_id == conversation_id,
-            RESPONSES.c.forgotten.is_(False),
-        )
-        .order_by(RESPONSES.c.created_at)
-    )
-    questions = (opening(INPUT.validate_json(input)) for (input,) in left)
-    words = next((question for question in questions if question), None)
+    words = next(_questions(connection, conversation_id, owner), None)
     title = title_of(json.loads(row["metadata"]), words)
     changes = {"opening": words, "title": title and title.casefold()}
     connection.execute(update(CONVERSATIONS).where(*here).values(changes))
+
+
+def _questions(connection: Connection, conversation_id: str | None, owner: str) -> Iterator[str]:
+    """Yield the first words of what was asked in a conversation, oldest first."""
+    c = RESPONSES.c
+    left = (
+        select(c.input)
+        .where(c.owner == owner, c.conversation_id == conversation_id, c.forgotten.is_(False))
+        .order_by(c.created_at, c.id)
+    )
+    # One at a time: nearly always the first has words, and a conversation may be long.
+    number = 0
+    while found := connection.execute(left.offset(number).limit(1)).first():
+        if words := opening(INPUT.validate_json(found.input)):
+            yield words
+        number += 1
 
 
 def _stands(response_id: str, owner: str) -> ColumnElement[bool]:

@@ -173,11 +173,13 @@ class Failure:
         code: machine-readable, goes to `response.ragsocket.code`.
         message: a fixed sentence for the client.
         reference: id under which the log knows more.
+        retry_after_s: how long to wait before asking again, if somebody said so.
     """
 
     code: str
     message: str
     reference: str | None = None
+    retry_after_s: float | None = None
 
 
 Outcome = Stop | Failure | None
@@ -284,7 +286,7 @@ class Lifecycle:
         self._move(Trigger.REPEAT)
         self._response = response
         self._next = number + 1
-        return [terminal_entry(response, number, self._stream_id)]
+        return [terminal_entry(response, number, self._stream_id, event_id=self._event_id)]
 
     def queue(self) -> list[Entry]:
         """Wait for a lane or a conversation."""
@@ -469,6 +471,7 @@ class Lifecycle:
         assert isinstance(self._output.open, Search)
         self._facts["retrieval_ms"] = self._since(self._search_began)
         self._facts["index_revision"] = event.index_revision
+        self._facts |= {"query": event.query, "reranked": event.reranked}
         entries: list[Entry] = []
         self._output.open.find(self._into(entries), event.sources)
         return entries
@@ -489,15 +492,21 @@ class Lifecycle:
             status, reason = "failed", "failed"
             code = STANDARD_CODES.get(outcome.code, "server_error")
             error = ResponseError.model_validate({"code": code, "message": outcome.message})
-            self._facts |= {"code": outcome.code, "reference": outcome.reference}
+            self._facts |= {
+                "code": outcome.code,
+                "reference": outcome.reference,
+                "retry_after_s": outcome.retry_after_s,
+            }
         elif self._limit is not None:
             status, reason = "incomplete", self._limit.reason
             details = IncompleteDetails(reason=self._limit.reason)
         usage = self._usage or engine.Usage(0, 0, estimated=True)
-        # A model that counts for itself does so at its own end; an answer that was stopped
-        # before has our count of the tokens that came.
-        output_tokens = usage.output_tokens if not usage.estimated else self._tokens
-        reasoning = usage.reasoning_tokens if not usage.estimated else self._reasoning_tokens
+        output_tokens, reasoning = usage.output_tokens, usage.reasoning_tokens
+        if usage.estimated:
+            # A model that counts for itself does so at its own end; an answer that was stopped
+            # before has our count of the tokens that came.
+            output_tokens += self._tokens
+            reasoning += self._reasoning_tokens
         facts = {
             **self._facts,
             "reason": reason,
@@ -523,9 +532,15 @@ class Lifecycle:
         )
 
 
-def terminal_entry(response: Response, number: int, stream_id: str | None = None) -> Entry:
+def terminal_entry(
+    response: Response,
+    number: int,
+    stream_id: str | None = None,
+    *,
+    event_id: str | None = None,
+) -> Entry:
     """Return the event that says this end: stopped answers are `incomplete`, not failed."""
     kinds: dict[str, Any] = {"completed": ev.ResponseCompleted, "failed": ev.ResponseFailed}
     kind = kinds.get(response.status, ev.ResponseIncomplete)
-    event = kind(stream_id=stream_id, sequence_number=number, response=response)
+    event = kind(stream_id=stream_id, sequence_number=number, response=response, event_id=event_id)
     return Entry(number, event.type, None, ev.encode(event))

@@ -16,6 +16,7 @@ from ragsocket.engine import base as engine
 from ragsocket.protocol import server_events as ev
 from ragsocket.protocol.ids import item_id
 from ragsocket.protocol.resources import (
+    CitationFacts,
     FileCitation,
     FileSearchCall,
     FunctionCall,
@@ -158,6 +159,7 @@ class Message(Telling):
             file_id=source.file_id,
             filename=source.file_name,
             index=citation.index - self._offset,
+            ragsocket=CitationFacts(passage=citation.number, matched=citation.matched),
         )
         self._marks.append(mark)
         emit(

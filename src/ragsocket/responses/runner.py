@@ -197,6 +197,7 @@ class Runner:
             "event_id": request.event_id,
             "model": target.response.model,
             "previous_response_id": target.id,
+            "from_start": None,
         }
         target.successor = self._reserve(
             target.request.model_copy(update=inherited),
@@ -343,7 +344,9 @@ class Runner:
                 if earlier is not None:
                     await earlier.done.wait()
             run.had_its_turn = True
-            parent = previous or (run.conversation.head if run.conversation else None)
+            parent = previous
+            if run.conversation is not None and not previous and not run.request.from_start:
+                parent = run.conversation.head
             run.log.append(run.lifecycle.start(previous_response_id=parent))
             turns = run.said_before = await self.lineage.said_before(parent, run)
             question = self._defaults.question(
@@ -360,7 +363,7 @@ class Runner:
         except EngineError as error:
             why = error.__cause__ or error
             log.warning("response %s failed, %s: %s", run.id, error.code, why)
-            return Failure(error.code, error.message)
+            return Failure(error.code, error.message, retry_after_s=error.retry_after_s)
         except Exception as error:
             return Failure(ErrorCode.INTERNAL_ERROR, "a fault of the server.", logged(error))
         return None

@@ -42,7 +42,7 @@ UPLOAD: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "A PDF, a web page, or text in UTF-8.",
+                            "description": "Text in UTF-8, PDF, Office, a web page, a notebook.",
                         },
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
                     },

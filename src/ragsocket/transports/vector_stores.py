@@ -24,6 +24,7 @@ from ragsocket.protocol.files import (
     VectorStoreFileBatchObject,
     VectorStoreFileContent,
     VectorStoreFileCreate,
+    VectorStoreFileFacts,
     VectorStoreFileObject,
     VectorStoreFileUpdate,
     VectorStoreObject,
@@ -116,6 +117,7 @@ def _stores(doors: APIRouter, owner: str) -> None:
                 query,
                 top_k=asked.max_num_results,
                 filters=file_filter(asked.filters) if asked.filters is not None else None,
+                rerank=False if asked.ranking_options.ranker == "none" else None,
             )
             for source in found:
                 known = best.get(source.passage_id)
@@ -256,7 +258,11 @@ def _store(store: VectorStore) -> VectorStoreObject:
         status="in_progress" if store.counts.get("in_progress") else "completed",
         usage_bytes=store.size,
         last_active_at=store.active_at,
-        ragsocket=VectorStoreFacts(is_folder=store.is_folder, index_revision=store.index_revision),
+        ragsocket=VectorStoreFacts(
+            is_folder=store.is_folder,
+            index_revision=store.index_revision,
+            sample_questions=tuple(store.sample_questions),
+        ),
     )
 
 
@@ -305,6 +311,7 @@ def _file(request: Request, member: Member) -> VectorStoreFileObject:
                 chunk_overlap_tokens=settings.chunk_overlap_tokens,
             )
         ),
+        ragsocket=VectorStoreFileFacts(filename=member.name, in_folder=member.in_folder),
     )
 
 

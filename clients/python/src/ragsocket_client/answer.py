@@ -13,6 +13,7 @@ from ragsocket_client.wire import (
     AskFields,
     Error,
     FileCitation,
+    OutputText,
     Response,
     SearchResult,
     ServerEvent,
@@ -80,6 +81,7 @@ class Answer:
         self._connection = connection
         self._ask = ask
         self._next = 0
+        self._missing = -1
         self._seen = seen
         self._shown = seen
         self._events: deque[ServerEvent] = deque()
@@ -140,8 +142,11 @@ class Answer:
                 if event["type"] == "response.output_text.delta":
                     told += event["delta"]
                     yield event["delta"]
-                elif event["type"] in TERMINAL and self.text.startswith(told):
-                    if rest := self.text[len(told) :]:
+                elif event["type"] in TERMINAL or _is_snapshot(event):
+                    # It holds all of the text, and may hold more than was told.
+                    whole = _text_of(cast("Response", event["response"]))  # type: ignore[typeddict-item]
+                    if whole.startswith(told) and (rest := whole[len(told) :]):
+                        told = whole
                         yield rest
         finally:
             await events.aclose()
@@ -198,7 +203,10 @@ class Answer:
         if self.conversation is None or self.response is None:
             raise errors.Refused("only an answer of a conversation that has ended can be replaced.")
         before = self.response["previous_response_id"]
-        fields.setdefault("previous_response_id", before)
+        if before is None:
+            fields.setdefault("from_start", True)
+        else:
+            fields.setdefault("previous_response_id", before)
         return self.conversation.ask(input, **fields)
 
     async def _whole(self) -> str:
@@ -249,6 +257,10 @@ class Answer:
         """Number of the last event that came."""
         return self._next - 1
 
+    def taken_up(self) -> None:
+        """Follow it on a new connection, on which everything after the last event comes."""
+        self._missing = -1
+
     def asks_anew(self) -> None:
         """Ask in the ordinary way, since there is nothing to steer any more."""
         self.target = None
@@ -266,7 +278,9 @@ class Answer:
         if number < self._next or self._ended.is_set():
             return True
         if number > self._next and not terminal and not _is_snapshot(event):
-            return False
+            # Asked for once; what comes meanwhile says the same.
+            noticed, self._missing = self._missing, self._next
+            return noticed == self._next
         self._next = number + 1
         self._note(event)
         if number > self._seen and not (self._cancelled and not terminal):
@@ -315,14 +329,8 @@ class Answer:
 
     def _read(self, response: Response) -> None:
         """Take what a whole resource says over what was gathered."""
-        parts = [
-            part
-            for item in response["output"]
-            if item["type"] == "message"
-            for part in item["content"]
-        ]
-        self.text = "".join(part["text"] for part in parts)
-        self.citations = [mark for part in parts for mark in part["annotations"]]
+        self.text = _text_of(response)
+        self.citations = [mark for part in _parts(response) for mark in part["annotations"]]
         for item in response["output"]:
             if item["type"] == "file_search_call" and item["results"] is not None:
                 self.sources = item["results"]
@@ -330,6 +338,16 @@ class Answer:
     def _end(self) -> None:
         self._ended.set()
         self._more.set()
+
+
+def _parts(response: Response) -> list[OutputText]:
+    return [
+        part for item in response["output"] if item["type"] == "message" for part in item["content"]
+    ]
+
+
+def _text_of(response: Response) -> str:
+    return "".join(part["text"] for part in _parts(response))
 
 
 def _number(event: ServerEvent) -> int:

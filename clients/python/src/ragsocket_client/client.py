@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ragsocket_client import http
 from ragsocket_client.answer import RESULTS, Answer
 from ragsocket_client.connection import Closed, Connecting, Connection, State, Token
-from ragsocket_client.errors import ConnectionLost, RagsocketError
+from ragsocket_client.errors import ConnectionLost, RagsocketError, ServerFailed
 from ragsocket_client.wire import AskFields, SearchResult
 
 LANES = 32
@@ -186,16 +186,17 @@ class Client:
         Raises:
             RagsocketError: the server refuses, or this client is closed.
         """
-        while True:
+        for tries in itertools.count():
             try:
                 made = await self.http(
                     "POST", "/v1/conversations", body={}, timeout_s=2 * self._heartbeat_s
                 )
                 return str(made["id"])
-            except ConnectionLost as error:
+            except (ConnectionLost, ServerFailed) as error:
                 if isinstance(self.state, Closed):
                     raise
-                await self.way.ready_again(error)
+                await self.way.ready_again(error, tries)
+        raise AssertionError
 
     def _note_state(self, state: State) -> None:
         for changes in self._watching:
@@ -253,7 +254,7 @@ class Conversation:
             "previous_response_id": answer.id,
             "input": input,
         }
-        steered = Answer(self._client.way, event, self)
+        steered = Answer(self._client.way, event, self, target=answer)
         self._client.way.begin(steered)
         return steered
 

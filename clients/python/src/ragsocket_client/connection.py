@@ -6,6 +6,7 @@ Over 400 lines because a connection is told with everything that can become of i
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
 import random
@@ -44,7 +45,13 @@ ENDED_KEPT = 1000
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 30.0
 MAX_EVENT_BYTES = 64 * 1024 * 1024
+FATAL = 4000
+"""Close codes from here on are meant, unless the server's list says otherwise."""
+
 NOT_AUTHENTICATED = 4401
+MOST_DENIED = 2
+"""So many tokens in a row that are not taken are the end."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Token = str | Callable[[], str | Awaitable[str]] | None
@@ -88,6 +95,14 @@ class Closed:
 
 
 State = Connecting | Ready | Resuming | Offline | Closed
+
+
+class _NoToken(Exception):
+    """The function that makes tokens raised."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Connection:
@@ -142,6 +157,9 @@ class Connection:
             try:
                 self._socket = await self._connect()
                 break
+            except _NoToken as error:
+                # There is somebody to tell it to.
+                raise error.why from None
             except (OSError, TimeoutError, WebSocketException) as error:
                 # Somebody is there who did not finish; anything else will be the same next time.
                 broken = isinstance(error, InvalidMessage | ConnectionResetError)
@@ -151,7 +169,7 @@ class Connection:
 
     async def run(self) -> None:
         """Read, and connect again, until cancelled or told never to come back."""
-        waits = 0
+        waits = denied = 0
         while True:
             self._heard = False
             code: int | None = None
@@ -162,13 +180,14 @@ class Connection:
                     self._become(Ready())
                     self._take_up()
                 code = await self._read(self._socket)
-            except (OSError, TimeoutError, WebSocketException) as error:
+            except (OSError, TimeoutError, WebSocketException, _NoToken) as error:
                 if isinstance(error, InvalidStatus) and self._is_final(error, waits):
                     self._close(_why(error, self._url))
                     return
             finally:
                 self._socket = None
-            if code is not None and not _comes_back(code, self._token):
+            denied = denied + 1 if code == NOT_AUTHENTICATED else 0 if self._heard else denied
+            if code is not None and not _comes_back(code, self._token, denied):
                 self._close(_closed(code, self._url), code=code)
                 return
             # What brought something was no dead end, however short it lived.
@@ -221,13 +240,13 @@ class Connection:
             pass  # the server stops it when its grace is over
         await socket.close()
 
-    async def ready_again(self, error: RagsocketError) -> None:
-        """Wait a little, and until there is a connection.
+    async def ready_again(self, error: RagsocketError, tries: int) -> None:
+        """Wait a little, longer after more tries in vain, and until there is a connection.
 
         Raises:
             RagsocketError: there will be none.
         """
-        await asyncio.sleep(FIRST_WAIT_S * random.random())
+        await asyncio.sleep(_wait(tries))
         while not isinstance(self.state, Ready):
             if isinstance(self.state, Closed):
                 raise error
@@ -241,8 +260,12 @@ class Connection:
     async def _connect(self) -> ClientConnection:
         token = self._token
         if callable(token):
-            made = token()
-            token = await made if inspect.isawaitable(made) else made
+            try:
+                made = token()
+                token = await made if inspect.isawaitable(made) else made
+            except Exception as error:
+                # Whoever makes them cannot just now; an accident like a lost connection.
+                raise _NoToken(error) from error
         host = urlsplit(self._url).hostname or ""
         return await connect(
             self._url,
@@ -311,7 +334,8 @@ class Connection:
         That end does not name the ask. But a conversation answers one after the other, so it is
         the first one of it that has no name yet.
         """
-        conversation = (response.get("conversation") or {}).get("id")
+        its: dict[str, Any] | None = response.get("conversation")
+        conversation = its["id"] if its else None
         if conversation is None or response["id"] in self._ended_ids:
             return None
         for key, answer in self._answers.items():
@@ -326,7 +350,15 @@ class Connection:
         answer = self._answers.get(key)
         if answer is None or answer.ended or event["code"] == "resume_gap":
             return
-        if what and answer.last >= 0:
+        if event["code"] == "server_shutting_down" and not what:
+            # It is asked again on the next connection.
+            self._sent.discard(key)
+            if answer.cancel_wanted:
+                self.cancel(answer)
+            return
+        if answer.cancel_wanted:
+            answer.drop()
+        elif what and answer.last >= 0:
             # It is not there to be resumed or stopped any more.
             answer.fail(
                 Interrupted(
@@ -360,6 +392,7 @@ class Connection:
     def _take_up(self) -> None:
         """Go on with everything that is unfinished, on a new socket."""
         for answer in list(self._answers.values()):
+            answer.taken_up()
             self._again(answer)
 
     def _again(self, answer: Answer) -> None:
@@ -427,10 +460,13 @@ class Connection:
     def _close(self, error: RagsocketError, *, code: int | None = None) -> None:
         self._error = error
         for answer in list(self._answers.values()):
-            answer.fail(error)
+            its = copy.copy(error)
+            its.response_id, its.text = answer.id, answer.text
+            answer.fail(its)
         self._answers.clear()
         known = CLOSE_CODES.get(code) if code else None
-        retryable = known.retry if known else not isinstance(error, AuthExpired)
+        unknown = not isinstance(error, AuthExpired) and (code or 0) < FATAL
+        retryable = known.retry if known else unknown
         self._become(Closed(code, error.message, retryable))
 
     def _is_final(self, error: InvalidStatus, waits: int) -> bool:
@@ -441,8 +477,7 @@ class Connection:
         return status in (400, 401, 403, 404, 426)
 
     async def _pause(self, waits: int) -> None:
-        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**waits)
-        wait = random.uniform(0, longest)
+        wait = _wait(waits)
         self._become(Offline(time.time() + wait))
         self._hurry.clear()
         try:
@@ -456,11 +491,15 @@ class Connection:
         self._hurry.set()
 
 
-def _comes_back(code: int, token: Token) -> bool:
+def _wait(tries: int) -> float:
+    return random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries, 20)))
+
+
+def _comes_back(code: int, token: Token, denied: int) -> bool:
     if code == NOT_AUTHENTICATED:
-        return callable(token)
+        return callable(token) and denied < MOST_DENIED
     known = CLOSE_CODES.get(code)
-    return known.retry if known else code < 4000
+    return known.retry if known else code < FATAL
 
 
 def _closed(code: int, url: str) -> RagsocketError:

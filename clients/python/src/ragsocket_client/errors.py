@@ -113,12 +113,17 @@ _INTERRUPTED = {
 }
 
 
+def kind_of(status: int) -> type[RagsocketError]:
+    """Return what a status of HTTP, or of an `error` event, stands for."""
+    if status in (401, 403):
+        return AuthExpired
+    return RateLimited if status == 429 else ServerFailed if status >= 500 else Refused
+
+
 def from_event(event: Error, *, response_id: str | None = None, text: str = "") -> RagsocketError:
     """Return the error that an `error` event tells of."""
     detail = event["error"]
-    status = event["status"]
-    kind = RateLimited if status == 429 else ServerFailed if status >= 500 else Refused
-    return kind(
+    return kind_of(event["status"])(
         detail["message"],
         code=detail["code"],
         param=detail["param"],
@@ -141,7 +146,7 @@ def from_end(response: Response, text: str) -> RagsocketError | None:
     code = facts["code"] or "internal_error"
     about["code"] = code
     if code == "upstream_rate_limited":
-        return RateLimited(message, **about)
+        return RateLimited(message, retry_after=facts.get("retry_after_s"), **about)
     if facts["reference"]:
         message = f"{message} ({facts['reference']})"
     if code.startswith(("upstream_", "embedding_")):

@@ -12,14 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ragsocket_client.errors import (
-    AuthExpired,
-    ConnectionLost,
-    RagsocketError,
-    RateLimited,
-    Refused,
-    ServerFailed,
-)
+from ragsocket_client.errors import ConnectionLost, RagsocketError, RateLimited, kind_of
 
 TIMEOUT_S = 60.0
 
@@ -96,8 +89,7 @@ def _refusal(error: urllib.error.HTTPError) -> RagsocketError:
     if status == 429:
         wait = float(retry_after) if retry_after and retry_after.isdecimal() else None
         return RateLimited(message, retry_after=wait, code=code)
-    kind = AuthExpired if status in (401, 403) else ServerFailed if status >= 500 else Refused
-    return kind(message, code=code, param=param)
+    return kind_of(status)(message, code=code, param=param)
 
 
 def _multipart(file: Path, fields: Mapping[str, str], boundary: str) -> bytes:

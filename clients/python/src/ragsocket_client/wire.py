@@ -65,6 +65,13 @@ class CancelDone(TypedDict):
     response_ids: list[str]
 
 
+class CitationFacts(TypedDict):
+    """What this server adds to a citation."""
+
+    passage: int
+    matched: bool
+
+
 class ComparisonFilter(TypedDict):
     """Which files may be found: those one of whose attributes compares like this."""
 
@@ -152,9 +159,12 @@ class Facts(TypedDict):
     )
     code: str | None
     reference: str | None
+    retry_after_s: NotRequired[float | None]
     resumable: bool
     index_revision: int | None
     retrieval_ms: float | None
+    query: NotRequired[Literal["turns", "last", "model"] | None]
+    reranked: NotRequired[bool | None]
     ttft_ms: float | None
     total_ms: float | None
     usage_estimated: bool | None
@@ -170,12 +180,13 @@ class Feedback(TypedDict):
 
 
 class FileCitation(TypedDict):
-    """A mark in the text that names a retrieved file."""
+    """A mark in the text that names a retrieved file, or a sentence that was found in one."""
 
     type: Literal["file_citation"]
     file_id: str
     filename: str
     index: int
+    ragsocket: NotRequired[CitationFacts | None]
 
 
 class FileSearchCall(TypedDict):
@@ -520,6 +531,7 @@ class ResponseCompleted(TypedDict):
     stream_id: NotRequired[str | None]
     sequence_number: int
     response: Response
+    event_id: NotRequired[str | None]
 
 
 class ResponseCreated(TypedDict):
@@ -546,6 +558,7 @@ class ResponseFailed(TypedDict):
     stream_id: NotRequired[str | None]
     sequence_number: int
     response: Response
+    event_id: NotRequired[str | None]
 
 
 class ResponseInProgress(TypedDict):
@@ -564,6 +577,7 @@ class ResponseIncomplete(TypedDict):
     stream_id: NotRequired[str | None]
     sequence_number: int
     response: Response
+    event_id: NotRequired[str | None]
 
 
 class ResponseQueued(TypedDict):
@@ -651,6 +665,7 @@ class AskFields(TypedDict, total=False):
     model: str | None
     instructions: str | None
     previous_response_id: str | None
+    from_start: bool | None
     store: bool | None
     background: bool | None
     include: list[Any] | None

@@ -1,7 +1,7 @@
 """From documents to a searchable index revision.
 
 `run_ingestion` does it in a child process; importing this package is cheap. The work itself is
-`pipeline.ingest`, whose import brings LlamaIndex along.
+`pipeline.ingest`, which needs NumPy and bm25s, and no LlamaIndex.
 """
 
 from ragsocket.engine.ingestion.job import (

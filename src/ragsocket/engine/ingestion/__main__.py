@@ -12,6 +12,7 @@ from ragsocket.engine.ingestion.job import Job, Message, Progress, from_line, to
 from ragsocket.errors import ConfigError
 
 ORPHANED = 3
+NICENESS = 10
 
 
 def _end_with_parent() -> None:
@@ -24,7 +25,7 @@ def _end_with_parent() -> None:
 def _stand_back() -> None:
     # Questions that are answered meanwhile come first; embedding takes what they leave.
     if hasattr(os, "nice"):
-        os.nice(10)
+        os.nice(max(0, NICENESS - os.nice(0)))
 
 
 def _run(out: BinaryIO) -> None:
@@ -44,9 +45,11 @@ def _run(out: BinaryIO) -> None:
             Path(job.index_path),
             vector_store_id=job.vector_store_id,
             owner=job.owner,
-            embed=job.embed,
+            embed=job.server or job.built_in,
             chunk_tokens=job.chunk_tokens,
             chunk_overlap_tokens=job.chunk_overlap_tokens,
+            limits=job.limits,
+            state_dir=None if job.state_dir is None else Path(job.state_dir),
             progress=tell,
         )
     except ConfigError as error:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter
+import msgspec
 
 from ragsocket.engine import minilm
+from ragsocket.engine.reading.document import Limits
 from ragsocket.settings import Settings
 
 DEFAULT_OWNER = "local"
@@ -84,6 +85,15 @@ def choose_embedding(settings: Settings) -> EmbedSettings | BuiltInEmbed | None:
     return None if minilm.missing() else BuiltInEmbed(minilm.MODEL_NAME)
 
 
+def reading_limits(settings: Settings) -> Limits:
+    """Return what reading one file may cost, as the operator wants it."""
+    return Limits(
+        file_bytes=settings.read_file_bytes,
+        memory_bytes=settings.read_memory_bytes,
+        first_s=settings.read_within_s,
+    )
+
+
 def uploads_part(vector_store_id: str) -> str:
     """Return where the passages of a store's uploaded files are kept.
 
@@ -153,6 +163,7 @@ class Report:
         seconds: wall-clock time.
         notes: other things an operator should know, as sentences.
         unembedded: passages without a vector that should have one.
+        read: files that were opened and read, because they were new or looked changed.
     """
 
     added: int
@@ -165,6 +176,7 @@ class Report:
     seconds: float
     notes: tuple[str, ...] = ()
     unembedded: int = 0
+    read: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +185,10 @@ class Job:
 
     Attributes:
         documents: the folder, or the uploaded files that the store shall hold.
+        server: embeds the passages.
+        built_in: embeds them in its place; without either, words alone.
+        limits: what reading a file may cost.
+        state_dir: our own files, which are no documents wherever they stand.
     """
 
     documents: str | tuple[Upload, ...]
@@ -181,7 +197,10 @@ class Job:
     chunk_overlap_tokens: int
     vector_store_id: str = DEFAULT_VECTOR_STORE
     owner: str = DEFAULT_OWNER
-    embed: EmbedSettings | BuiltInEmbed | None = None
+    server: EmbedSettings | None = None
+    built_in: BuiltInEmbed | None = None
+    limits: Limits = field(default_factory=Limits)
+    state_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +218,13 @@ class Message:
 
 def to_line(value: object) -> bytes:
     """Return a Job or a Message as one line of JSON."""
-    return TypeAdapter(type(value)).dump_json(value) + b"\n"
+    return msgspec.json.encode(value) + b"\n"
 
 
 def from_line(kind: type[T], line: bytes) -> T:
     """Read what `to_line` wrote.
 
     Raises:
-        pydantic.ValidationError: the line is something else.
+        msgspec.DecodeError: the line is something else.
     """
-    return TypeAdapter(kind).validate_json(line)
+    return msgspec.json.decode(line, type=kind)

@@ -6,20 +6,20 @@ ones.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sqlite3
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from ragsocket.engine.embeddings import BuiltInEmbedding, EndpointEmbedding
+from ragsocket.engine import minilm
+from ragsocket.engine.embedding_server import EmbeddingServer
 from ragsocket.engine.ingestion import revision as revision_files
 from ragsocket.engine.ingestion.job import (
     DEFAULT_OWNER,
@@ -30,16 +30,9 @@ from ragsocket.engine.ingestion.job import (
     Report,
     Upload,
 )
-from ragsocket.engine.ingestion.reading import TEXT_SUFFIXES, Unreadable, list_folder, read_file
-from ragsocket.engine.ingestion.splitting import Splitter
-from ragsocket.engine.passages import (
-    File,
-    Passage,
-    Passages,
-    Store,
-    make_file_id,
-    make_passage_id,
-)
+from ragsocket.engine.ingestion.staging import Tell, stage
+from ragsocket.engine.passages import Passages, Store
+from ragsocket.engine.reading.document import Limits, Task
 from ragsocket.errors import ConfigError, RagsocketError
 
 logger = logging.getLogger(__name__)
@@ -49,21 +42,19 @@ PUBLISH_EVERY_S = 20.0
 # Time between two revisions with more vectors, in times of what publishing one takes.
 PUBLISH_SHARE = 10
 # Raised when reading or splitting changes, so that unchanged files are split anew.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
+# Passages whose words are counted at once.
+COUNTED_AT_ONCE = 2_000
 
-Tell = Callable[[Progress], None]
 
+class Embeds(Protocol):
+    """What makes vectors of texts: a LlamaIndex embedding, or one of ours."""
 
-@dataclass
-class _Change:
-    """What differs between the documents and the store."""
+    model_name: str
+    embed_batch_size: int
 
-    files: list[File] = field(default_factory=list)
-    passages: list[Passage] = field(default_factory=list)
-    dead: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    def get_text_embedding_batch(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        """Return a vector for each text; blocks."""
 
 
 def ingest(
@@ -72,11 +63,13 @@ def ingest(
     *,
     vector_store_id: str = DEFAULT_VECTOR_STORE,
     owner: str = DEFAULT_OWNER,
-    embed: EmbedSettings | BuiltInEmbed | BaseEmbedding | None,
+    embed: EmbedSettings | BuiltInEmbed | Embeds | None,
     chunk_tokens: int,
     chunk_overlap_tokens: int,
+    limits: Limits | None = None,
+    state_dir: Path | None = None,
     progress: Tell = lambda _: None,
-    lock_wait_s: int = LOCK_WAIT_S,
+    lock_wait_s: int | None = None,
     publish_every_s: float = PUBLISH_EVERY_S,
 ) -> Report:
     """Bring a vector store in line with its documents; blocks for as long as that takes.
@@ -84,9 +77,9 @@ def ingest(
     Files are told apart by their content and their path in the folder, or the id of the upload:
     moving the folder or touching files does nothing. A file that cannot be read is named in the
     report, with the passages it had taken out, and the rest goes in. What changed is published
-    before it is embedded, and vectors are published as they come. If embedding fails or is broken
-    off, the next ingestion goes on there. An exception raised by `progress` ends the ingestion;
-    what was published by then stays.
+    before it is embedded, and vectors are published as they come. If any of that fails or is
+    broken off, the next ingestion goes on there. An exception raised by `progress` ends the
+    ingestion; what was read or published by then stays.
 
     Args:
         documents: a folder, or all the uploaded files that the store shall hold.
@@ -98,7 +91,10 @@ def ingest(
         chunk_tokens: size of a passage, about four bytes each.
         chunk_overlap_tokens: overlap of two passages.
         progress: called often, on the calling thread.
-        lock_wait_s: how long to wait for another ingestion of the same store.
+        limits: what reading a file may cost; None for the usual.
+        state_dir: our own files, which are no documents wherever they stand.
+        lock_wait_s: how long to wait for another ingestion of the same store; None for as long as
+            that takes.
         publish_every_s: how long new vectors may wait until they are published; longer for an
             index that takes long to publish.
 
@@ -110,25 +106,22 @@ def ingest(
         raise ConfigError(f"{documents} is not a folder: name the folder of your documents.")
     if not revision_files.STORE_ID.fullmatch(vector_store_id):
         raise ConfigError(f"{vector_store_id!r} is not a vector store id such as vs_default.")
-    if isinstance(embed, EmbedSettings):
-        embed = EndpointEmbedding(embed)
-    elif isinstance(embed, BuiltInEmbed):
-        embed = BuiltInEmbedding()
     with (
         only_ingestion(index_path, vector_store_id, progress, lock_wait_s),
         closing(Passages(index_path, create=True)) as db,
     ):
         store = db.open_store(owner, vector_store_id)
         recipe = f"{RECIPE_VERSION}/{chunk_tokens}/{chunk_overlap_tokens}"
-        splitter = Splitter(chunk_tokens, chunk_overlap_tokens)
-        change = _compare(documents, db, store, splitter, store.recipe != recipe, progress)
-        if change.dead or change.passages:
-            with_vectors = embed is not None and store.embed_model is not None
-            store = publish(
-                db, store, change.files, change.passages, change.dead, with_vectors, progress
-            )
+        if store.staged_recipe != recipe:
+            db.stage_anew(store, recipe)
+        task = Task(limits or Limits(), chunk_tokens, chunk_overlap_tokens)
+        change = stage(documents, db, store, task, store.recipe != recipe, progress, but=state_dir)
+        with_vectors = embed is not None and store.embed_model is not None
+        if db.changes_passages(store):
+            store = publish(db, store, with_vectors, progress)
         else:
-            db.save_files(store, change.files)
+            with db.transaction():
+                db.take_staged(store, store.revision)
         db.set_recipe(store, recipe)
         if embed is not None:
             store = _embed(db, store, change.notes, embed, progress, publish_every_s)
@@ -137,7 +130,7 @@ def ingest(
         if store.revision and there != revision_files.vectors_of(
             index_path, store.id, store.revision
         ):
-            store = publish(db, store, (), (), (), with_vectors, progress)
+            store = publish(db, store, with_vectors, progress)
         passages = len(db.living(store))
         return Report(
             added=change.counts["added"],
@@ -150,14 +143,17 @@ def ingest(
             seconds=time.monotonic() - started,
             notes=tuple(change.notes),
             unembedded=passages - there[1] if embed is not None else 0,
+            read=change.read,
         )
 
 
 @contextmanager
 def only_ingestion(
-    index_path: Path, vector_store_id: str, progress: Tell, wait_s: int
+    index_path: Path, vector_store_id: str, progress: Tell, wait_s: int | None
 ) -> Iterator[None]:
     """Hold the right to write a store; the kernel takes it back if this process dies.
+
+    Waits for another process for `wait_s` seconds; None for as long as that lives.
 
     Raises:
         ConfigError: another process holds it for longer than `wait_s`.
@@ -166,7 +162,7 @@ def only_ingestion(
     # An SQLite lock is a file lock on every platform, and waits without a loop of ours.
     lock_path = index_path.with_name(f"{vector_store_id}.lock")
     with closing(sqlite3.connect(lock_path, timeout=1, isolation_level=None)) as lock:
-        for waited in range(wait_s + 1):
+        for waited in count():
             try:
                 lock.execute("BEGIN EXCLUSIVE")
                 break
@@ -180,89 +176,23 @@ def only_ingestion(
         yield
 
 
-def _compare(
-    documents: Path | Sequence[Upload],
-    db: Passages,
-    store: Store,
-    splitter: Splitter,
-    split_all: bool,
-    progress: Tell,
-) -> _Change:
-    change = _Change()
-    if isinstance(documents, Path):
-        listed = _list(documents, store, change)
-    else:
-        listed = [(File(u.file_id, u.name, "", 0), Path(u.path)) for u in documents]
-    known = {file.id: file for file in db.files(store.owner, store.id)}
-    for done, (stub, path) in enumerate(listed):
-        file = stub
-        progress(Progress("reading", done, len(listed), file.path))
-        old = known.pop(file.id, None)
-        try:
-            with path.open("rb") as stream:
-                file = replace(file, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
-            if old and old.sha256 == file.sha256 and not split_all:
-                if old.error is not None:
-                    change.failed.append((file.path, old.error))
-                else:
-                    change.counts["unchanged"] += 1
-                continue
-            file = replace(file, size=path.stat().st_size)
-            passages = _split(file, path, splitter)
-        except (Unreadable, OSError) as error:
-            reason = str(error) if isinstance(error, Unreadable) else error.strerror or "unreadable"
-            change.files.append(replace(file, status="failed", error=reason))
-            change.failed.append((file.path, reason))
-        else:
-            change.files.append(file)
-            change.passages += passages
-            change.counts["changed" if old and old.status == "completed" else "added"] += 1
-        if old and old.status == "completed":
-            change.dead.append(old.id)
-    progress(Progress("reading", len(listed), len(listed)))
-    for old in known.values():
-        change.files.append(replace(old, status="removed"))
-        if old.status == "completed":
-            change.dead.append(old.id)
-            change.counts["removed"] += 1
-    return change
+def _name_of(embed: EmbedSettings | BuiltInEmbed | Embeds) -> str:
+    if isinstance(embed, EmbedSettings):
+        return embed.model
+    return embed.built_in if isinstance(embed, BuiltInEmbed) else embed.model_name
 
 
-def _list(root: Path, store: Store, change: _Change) -> list[tuple[File, Path]]:
-    """Return the files of a folder and where they are; what is left out goes into `change`."""
-    listing = list_folder(root)
-    change.failed += listing.refused
-    if listing.others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in listing.others.most_common(5))
-        change.notes.append(f"Files of other kinds were passed over: {kinds}.")
-    return [
-        (File(make_file_id(store.owner, store.id, relative), relative, "", 0), path)
-        for relative, path in listing.files
-    ]
-
-
-def _split(file: File, path: Path, splitter: Splitter) -> list[Passage]:
-    passages: list[Passage] = []
-    seen: Counter[str] = Counter()
-    for document in read_file(path):
-        page = document.metadata.get("page")
-        for piece in splitter.split(document.text):
-            place = None
-            if page is not None:
-                place = f"page {page}"
-            elif path.suffix.lower() in TEXT_SUFFIXES:
-                place = f"lines {piece.first_line}-{piece.last_line}"
-            passage_id = make_passage_id(file.id, piece.text, seen[piece.text])
-            seen[piece.text] += 1
-            passages.append(Passage(passage_id, file.id, len(passages), piece.text, place))
-    return passages
+def _ready(embed: EmbedSettings | BuiltInEmbed | Embeds) -> Embeds:
+    if not isinstance(embed, EmbedSettings | BuiltInEmbed):
+        return embed
+    return EmbeddingServer(embed) if isinstance(embed, EmbedSettings) else minilm.Batches()
 
 
 def _embed(
     db: Passages,
     store: Store,
     notes: list[str],
-    embed: BaseEmbedding,
+    chosen: EmbedSettings | BuiltInEmbed | Embeds,
     progress: Tell,
     publish_every_s: float,
 ) -> Store:
@@ -270,18 +200,22 @@ def _embed(
 
     Every batch is on disk before the next one is begun. The last ones are not published here.
     """
-    texts = {sha: text for _, _, text, sha in db.living(store)}
-    model = embed.model_name
+    rows = {sha: row for row, sha in db.living(store)}
+    model = _name_of(chosen)
     other_model = store.embed_model not in (None, model)
     have = set() if other_model else db.embedded(store)
-    missing = [sha for sha in texts if sha not in have]
+    missing = [sha for sha in rows if sha not in have]
+    if not missing:
+        return store
+    embed = _ready(chosen)
     total, done = len(missing), 0
     publish_at = time.monotonic() + publish_every_s
     while missing:
         progress(Progress("embedding", done, total))
         batch, missing = missing[: embed.embed_batch_size], missing[embed.embed_batch_size :]
         try:
-            vectors = embed.get_text_embedding_batch([texts[sha] for sha in batch])
+            texts = db.texts_of([rows[sha] for sha in batch])
+            vectors = embed.get_text_embedding_batch(texts)
         except Exception as error:
             logger.warning("embedding failed", exc_info=error)
             reason = f" ({str(error).rstrip('.')})" if isinstance(error, RagsocketError) else ""
@@ -299,14 +233,14 @@ def _embed(
             )
             db.forget_embeddings(store)
             fresh = set(batch)
-            missing = [sha for sha in texts if sha not in fresh]
-            total, done, other_model = len(texts), 0, False
-        rows = [(sha, vector.tobytes()) for sha, vector in zip(batch, matrix, strict=True)]
-        db.save_embeddings(store, model, dimensions, rows)
+            missing = [sha for sha in rows if sha not in fresh]
+            total, done, other_model = len(rows), 0, False
+        made = [(sha, vector.tobytes()) for sha, vector in zip(batch, matrix, strict=True)]
+        db.save_embeddings(store, model, dimensions, made)
         store = replace(store, embed_model=model, dimensions=dimensions)
         done += len(batch)
         if missing and (begun := time.monotonic()) >= publish_at:
-            store = publish(db, store, (), (), (), True, progress)
+            store = publish(db, store, True, progress)
             now = time.monotonic()
             publish_at = now + max(publish_every_s, PUBLISH_SHARE * (now - begun))
     return store
@@ -336,56 +270,68 @@ def drop(index_path: Path, owner: str, vector_store_id: str) -> None:
 
 
 def publish(
-    db: Passages,
-    store: Store,
-    files: Sequence[File],
-    passages: Sequence[Passage],
-    dead: Sequence[str],
-    with_vectors: bool,
-    progress: Tell = lambda _: None,
+    db: Passages, store: Store, with_vectors: bool, progress: Tell = lambda _: None
 ) -> Store:
-    """Make one revision of a change and return the store after it.
+    """Make one revision of what is staged and return the store after it.
 
-    The caller holds `only_ingestion`. A death at any moment leaves the revision before.
+    The caller holds `only_ingestion`. A death at any moment leaves the revision before, and what
+    is staged. What takes long is done before the transaction, so that nobody waits for it.
 
     Args:
         db: where the store is.
         store: as it is now.
-        files: to add or to replace.
-        passages: to add.
-        dead: ids of files whose passages go, before any are added.
         with_vectors: whether the revision has vectors.
         progress: told before the words are indexed, and of the revision when it is published.
     """
+    coming = db.coming(store)
+    progress(Progress("indexing", 0, len(coming)))
+    counts = revision_files.counts_of(db.path, store.id, store.revision)
+    rows = np.asarray([row for row, _ in coming], np.int64)
+    counts.keep(rows)
+    fresh: list[int] = np.setdiff1d(rows, counts.rows, assume_unique=True).tolist()
+    for start in range(0, len(fresh), COUNTED_AT_ONCE):
+        some = fresh[start : start + COUNTED_AT_ONCE]
+        counts.add(some, db.texts_of(some))
+    vectors, embedded = None, 0
+    if with_vectors and store.dimensions:
+        vectors, embedded = _matrix(db, store, [sha for _, sha in coming], store.dimensions)
+    unfinished = revision_files.write(
+        db.path,
+        store.id,
+        counts,
+        vectors,
+        store.embed_model if with_vectors else None,
+        embedded,
+    )
+    is_change = db.changes_passages(store)
     with db.transaction():
         number = db.next_revision()
-        db.bury(store, dead, number)
-        db.save_files(store, files)
-        db.bear(store, passages, number)
-        living = db.living(store)
-        progress(Progress("indexing", 0, len(living)))
-        vectors, embedded = None, 0
-        if with_vectors and store.dimensions:
-            stored = db.embeddings(store)
-            nothing = bytes(4 * store.dimensions)
-            embedded = sum(sha in stored for *_, sha in living)
-            flat = b"".join(stored.get(sha, nothing) for _, _, _, sha in living)
-            vectors = np.frombuffer(flat, "<f4").reshape(len(living), store.dimensions)
-        revision_files.write(
-            revision_files.directory(db.path, store.id, number),
-            [row for row, _, _, _ in living],
-            [text for _, _, text, _ in living],
-            vectors,
-            store.embed_model if with_vectors else None,
-            embedded,
-        )
+        db.take_staged(store, number)
+        revision_files.number(unfinished, db.path, store.id, number)
         db.publish(store, number, has_vectors=with_vectors)
-        # More vectors make no passage superfluous: what searches that still run need stays.
-        if files or passages or dead:
+    # More vectors make no passage superfluous: what searches that still run need stays.
+    if is_change:
+        with db.transaction():
             db.purge(store)
     in_use = {n for other in db.stores() for n in (other.revision, other.previous_revision)}
     revision_files.delete_old(db.path, store.id, in_use)
-    progress(Progress("indexing", len(living), len(living), revision=number))
+    progress(Progress("indexing", len(coming), len(coming), revision=number))
     return replace(
         store, revision=number, previous_revision=store.revision, has_vectors=with_vectors
     )
+
+
+def _matrix(
+    db: Passages, store: Store, texts: Sequence[bytes], dimensions: int
+) -> tuple[revision_files.Vectors, int]:
+    """Return the vectors of texts, shape (n, dimensions), zero where missing; and how many are."""
+    places: dict[bytes, list[int]] = {}
+    for place, sha in enumerate(texts):
+        places.setdefault(sha, []).append(place)
+    vectors = np.zeros((len(texts), dimensions), np.float32)
+    embedded = 0
+    for sha, vector in db.embeddings(store):
+        if sha in places:
+            vectors[places[sha]] = np.frombuffer(vector, "<f4")
+            embedded += len(places[sha])
+    return vectors, embedded

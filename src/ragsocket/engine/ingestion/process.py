@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from anyio import from_thread, to_thread
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
-from pydantic import ValidationError
 
 from ragsocket.engine.ingestion.job import (
     DEFAULT_OWNER,
     DEFAULT_VECTOR_STORE,
+    BuiltInEmbed,
+    EmbedSettings,
     Job,
     Message,
     Progress,
@@ -24,6 +26,7 @@ from ragsocket.engine.ingestion.job import (
     Upload,
     choose_embedding,
     from_line,
+    reading_limits,
     to_line,
 )
 from ragsocket.errors import ConfigError, EngineError
@@ -68,18 +71,22 @@ async def run_ingestion(
         ConfigError: the folder or the index cannot be used; the message names the fix.
         EngineError: `ingestion_failed`, the ingestion broke; what was published by then stays.
     """
+    chosen = choose_embedding(settings)
     job = Job(
+        limits=reading_limits(settings),
         documents=(
             str(await anyio.Path(documents).absolute())
             if isinstance(documents, Path)
             else tuple(documents)
         ),
+        state_dir=str(await anyio.Path(settings.state_dir).absolute()),
         index_path=str(await anyio.Path(settings.index_path).absolute()),
         chunk_tokens=settings.chunk_tokens,
         chunk_overlap_tokens=settings.chunk_overlap_tokens,
         vector_store_id=vector_store_id,
         owner=owner,
-        embed=choose_embedding(settings),
+        server=chosen if isinstance(chosen, EmbedSettings) else None,
+        built_in=chosen if isinstance(chosen, BuiltInEmbed) else None,
     )
     if embed_model is not None:
         return await _run_in_thread(job, embed_model, on_progress)
@@ -115,7 +122,7 @@ async def _converse(process: Process, job: Job, on_progress: Callable[[Progress]
             anyio.IncompleteRead,
             anyio.BrokenResourceError,
             anyio.ClosedResourceError,
-            ValidationError,
+            msgspec.DecodeError,
         ):
             logger.debug("the ingestion process stopped talking", exc_info=True)
         if last.report is None and last.config_error is None:
@@ -171,6 +178,8 @@ async def _run_in_thread(
             embed=embed_model,
             chunk_tokens=job.chunk_tokens,
             chunk_overlap_tokens=job.chunk_overlap_tokens,
+            limits=job.limits,
+            state_dir=None if job.state_dir is None else Path(job.state_dir),
             progress=tell,
         )
 

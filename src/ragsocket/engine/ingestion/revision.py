@@ -8,7 +8,6 @@ directory of that name is always whole. Written by the ingestion, read by search
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -20,18 +19,14 @@ from pathlib import Path
 import bm25s
 import numpy as np
 import numpy.typing as npt
-import Stemmer
-from bm25s.stopwords import STOPWORDS_EN_PLUS
 
+from ragsocket.engine.ingestion.words import WordCounts, idf, load_words, terms
 from ragsocket.errors import ConfigError
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Places = npt.NDArray[np.bool_]
 
-STOPWORDS = (*STOPWORDS_EN_PLUS, "could", "would", "please", "many", "much")
-# Words of two characters and more, and single digits: prices and paragraph numbers are asked for.
-TOKEN_PATTERN = r"(?u)\b(?:\w\w+|\d)\b"
 STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # A cosine counts from this share of the way between the average passage's and 1: models differ in
@@ -41,32 +36,12 @@ _RELATED = 0.2
 _UNRELATED = 10
 
 _META = "revision.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def directory(index_path: Path, vector_store_id: str, revision: int) -> Path:
     """Return where a revision of a store stands."""
     return index_path.parent / f"bm25-{vector_store_id}-{revision}"
-
-
-def terms(text: str) -> list[str]:
-    """Return the stemmed content words of a text in order, without stopwords."""
-    # A stemmer must not be shared by threads; making one takes a microsecond.
-    words: list[list[str]] = bm25s.tokenize(
-        text,
-        token_pattern=TOKEN_PATTERN,
-        stopwords=STOPWORDS,
-        stemmer=Stemmer.Stemmer("english"),
-        return_ids=False,
-        show_progress=False,
-    )
-    return words[0]
-
-
-def idf(passages_with_term: int, passages: int) -> float:
-    """Return a term's weight, as Lucene and `bm25s` compute it; above 0 for any counts."""
-    rest = passages - passages_with_term
-    return math.log(1 + (rest + 0.5) / (passages_with_term + 0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,43 +163,31 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def write(
-    target: Path,
-    rows: Sequence[int],
-    texts: Sequence[str],
+    index_path: Path,
+    vector_store_id: str,
+    counts: WordCounts,
     vectors: Vectors | None,
     embed_model: str | None,
     embedded: int,
-) -> None:
-    """Write a revision's directory, durably, and rename it into place.
+) -> Path:
+    """Write a revision that has no number yet, durably; returns its directory, see `number`.
 
     Args:
-        target: the directory; an unpublished one of that name is replaced.
-        rows: row ids of n passages.
-        texts: their texts, in the same order.
+        index_path: the SQLite file.
+        vector_store_id: the store.
+        counts: rows and words of n passages.
         vectors: shape (n, dimensions), or None.
         embed_model: name of the model that made the vectors.
         embedded: how many of the vectors are not missing.
     """
-    unfinished = target.with_name(f"{target.name}.tmp")
+    unfinished = directory(index_path, vector_store_id, 0).with_suffix(".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    corpus = bm25s.tokenize(
-        list(texts),
-        token_pattern=TOKEN_PATTERN,
-        stopwords=STOPWORDS,
-        stemmer=Stemmer.Stemmer("english"),
-        show_progress=False,
-    )
-    if corpus.vocab:
-        words = bm25s.BM25()
-        words.index((corpus.ids, corpus.vocab), show_progress=False)
-        words.save(unfinished, show_progress=False)
-    np.save(unfinished / "rows.npy", np.asarray(rows, dtype=np.int64))
+    counts.save(unfinished)
     if vectors is not None:
         np.save(unfinished / "vectors.npy", unit(vectors))
     meta = {
         "format": _FORMAT,
-        "words": bool(corpus.vocab),
         "vectors": vectors is not None,
         "embed_model": embed_model,
         "embedded": embedded,
@@ -232,9 +195,29 @@ def write(
     (unfinished / _META).write_text(json.dumps(meta), encoding="utf-8")
     for path in [*unfinished.iterdir(), unfinished]:
         _sync(path)
+    return unfinished
+
+
+def number(unfinished: Path, index_path: Path, vector_store_id: str, revision: int) -> None:
+    """Give a revision that was written its number; an unpublished one of that number goes."""
+    target = directory(index_path, vector_store_id, revision)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     _sync(target.parent)
+
+
+def counts_of(index_path: Path, vector_store_id: str, number: int) -> WordCounts:
+    """Return rows and words of a revision, so that the next one counts only what is new.
+
+    Empty if there is no such revision, or it cannot be read.
+    """
+    source = directory(index_path, vector_store_id, number)
+    try:
+        if json.loads((source / _META).read_bytes())["format"] == _FORMAT:
+            return WordCounts.load(source)
+    except (ValueError, KeyError, TypeError, EOFError, OSError):
+        pass
+    return WordCounts()
 
 
 def _sync(path: Path) -> None:
@@ -261,15 +244,16 @@ def load(index_path: Path, owner: str, vector_store_id: str, number: int) -> Rev
         meta = json.loads(written)
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']}")
+        rows = np.load(source / "rows.npy")
         return Revision(
             owner=owner,
             vector_store_id=vector_store_id,
             number=number,
-            rows=np.load(source / "rows.npy"),
+            rows=rows,
             vectors=np.load(source / "vectors.npy") if meta["vectors"] else None,
             embed_model=meta["embed_model"],
             embedded=meta.get("embedded", 0),
-            words=bm25s.BM25.load(source, show_progress=False) if meta["words"] else None,
+            words=load_words(source, len(rows)),
         )
     except (ValueError, KeyError, TypeError, EOFError, OSError) as error:
         if not source.is_dir():

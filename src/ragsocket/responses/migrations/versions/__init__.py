@@ -1,0 +1,1 @@
+"""One file per revision, named after it. What is released is never changed again."""
