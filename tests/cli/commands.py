@@ -27,9 +27,11 @@ STARTS_WITHIN_S = 60.0
 COMMAND = [sys.executable, "-m", "ragsocket"]
 SOURCE = Path(__file__).parents[2] / "src"
 CLIENT = Path(__file__).parents[2] / "clients" / "python" / "src"
-# Makes the pseudo-terminal the one that controls the process, so that keys become signals.
+# Makes the pseudo-terminal the one that controls the process, so that keys become signals; whoever
+# runs the tests in the background of a shell has it ignore some of them.
 _LOG_IN = (
-    "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 _TERMINAL_COMMANDS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

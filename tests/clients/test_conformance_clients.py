@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,25 @@ async def server() -> AsyncIterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["python", "javascript"])
-async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
-    """Each client in its turn."""
-    if request.param == "javascript":
+CLIENTS = ["python", "javascript"]
+
+
+@asynccontextmanager
+async def driving(client: str) -> AsyncIterator[Driver]:
+    """Drive one of the clients until the block ends."""
+    if client == "javascript":
         async with Process.running("node", "tests/driver.mjs", cwd=JAVASCRIPT) as program:
             yield program
     else:
         async with InProcess.running() as here:
             yield here
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
+    """Each client in its turn."""
+    async with driving(request.param) as client:
+        yield client
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
@@ -86,12 +97,9 @@ def test_every_case_has_a_name_of_its_own() -> None:
         ([*BEGUN, {"end": "a"}, {"ended": "a", "status": "failed"}], "status is"),
     ],
 )
+@pytest.mark.parametrize("client", CLIENTS)
 async def test_a_client_that_does_something_else_is_noticed(
-    steps: list[dict[str, Any]],
-    why: str,
-    server: Server,
-    driver: Driver,
-    monkeypatch: pytest.MonkeyPatch,
+    client: str, steps: list[dict[str, Any]], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that is not met, and a frame that nobody expects, fail the case."""
     monkeypatch.setattr("suite.player.PATIENCE_S", 5)
@@ -101,5 +109,7 @@ async def test_a_client_that_does_something_else_is_noticed(
         {"ask": "a", "input": "Q?", "conversation": "c"},
     ]
     case = Case("wrong", "A wrong case.", (), (*begins, *steps), {})
-    with pytest.raises(Mismatch, match=why):
-        await Player(server, driver, case, next(NUMBERS)).play()
+    # Of its own, since a case that fails leaves behind what was under way.
+    async with Server() as server, driving(client) as driver:
+        with pytest.raises(Mismatch, match=why):
+            await Player(server, driver, case, next(NUMBERS)).play()
